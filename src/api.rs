@@ -1,0 +1,1 @@
+//! The Management Activity API as the rest of the connector sees it.

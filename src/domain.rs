@@ -1,0 +1,12 @@
+//! What the connector decides: plain functions and state machines over bytes and time.
+//! No socket, no clock, no `async`, no randomness.
+
+mod content;
+mod fate;
+mod window;
+
+pub use self::{
+    content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
+    fate::{Fate, GapReason},
+    window::{NotAWindow, Window},
+};

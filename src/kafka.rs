@@ -1,0 +1,1 @@
+//! Kafka as the rest of the connector sees it.
