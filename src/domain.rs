@@ -3,10 +3,12 @@
 
 mod content;
 mod fate;
+mod ledger;
 mod window;
 
 pub use self::{
     content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
     fate::{Fate, GapReason},
+    ledger::{Day, Ledger, Mark, Outcome, RecheckState, Seen, Want},
     window::{NotAWindow, Window},
 };
