@@ -1,9 +1,13 @@
 //! Kafka as the rest of the connector sees it.
 
 mod client; // how every client is configured
+mod entry; // a ledger entry as bytes
+mod gaps; // a gap as JSON
 mod partition; // where a tenant lives
 
 pub use self::{
     client::{FRAMING_BYTES, OWNED_PROPERTIES, Role, client_config, transactional_id},
+    entry::{Entry, EntryKind, NotAnEntry},
+    gaps::{Gap, MissingListings, MissingRecord, Unreadable},
     partition::partition_of,
 };
