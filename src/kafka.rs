@@ -4,10 +4,12 @@ mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
 mod gaps; // a gap as JSON
 mod partition; // where a tenant lives
+mod topics; // created if missing, checked if there
 
 pub use self::{
-    client::{FRAMING_BYTES, OWNED_PROPERTIES, Role, client_config, transactional_id},
+    client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
     gaps::{Gap, MissingListings, MissingRecord, Unreadable},
     partition::partition_of,
+    topics::{Problem, TopicError, ensure},
 };

@@ -29,6 +29,7 @@ pub const OWNED_PROPERTIES: &[&str] = &[
     "allow.auto.create.topics",
     "auto.commit.enable",
     "auto.offset.reset",
+    "batch.size",
     "bootstrap.servers",
     "client.id",
     "delivery.report.only.error",
@@ -67,11 +68,22 @@ const SAME_PROPERTY: &[&[&str]] = &[
 ];
 
 /// Bytes that a record batch and the record's own framing may add to key, value and headers of a record sent alone.
-/// A topic must take a record of the largest size plus this.
-pub const FRAMING_BYTES: usize = 4 * 1024;
+const FRAMING_BYTES: usize = 4 * 1024;
+
+/// What a producer puts into one batch at most, unless a single record is larger. Brokers hold a batch, not a record,
+/// against `max.message.bytes`, and take this by default.
+const BATCH_BYTES: usize = 1_000_000;
 
 /// Memory of a producer's queue; the reason why a slow broker cannot fill ours.
-const QUEUE_KBYTES: &str = "65536";
+const QUEUE_KBYTES: usize = 64 * 1024;
+
+/// What `max.message.bytes` of an internal topic must be at least.
+pub(super) const SMALLEST_MESSAGE_LIMIT: usize = BATCH_BYTES + FRAMING_BYTES;
+
+/// The largest batch that is sent, and so what `max.message.bytes` of an output topic must be at least.
+pub(super) fn largest_batch(settings: &Kafka) -> usize {
+    settings.max_record_bytes.max(BATCH_BYTES) + FRAMING_BYTES
+}
 
 /// The configuration of a client: our defaults, then the operator's properties, then what we own.
 pub fn client_config(settings: &Kafka, role: Role) -> ClientConfig {
@@ -116,10 +128,11 @@ fn default(config: &mut ClientConfig, name: &str, value: &str) {
 fn publisher(config: &mut ClientConfig, settings: &Kafka) {
     producer(config, settings);
     default(config, "linger.ms", "20");
-    default(config, "batch.size", "1000000");
     // One blob can be thousands of records: bytes bound the memory, not this.
     default(config, "queue.buffering.max.messages", "500000");
-    config.set("queue.buffering.max.kbytes", QUEUE_KBYTES).set("statistics.interval.ms", "15000");
+    // The largest record must fit, and the next one beside it.
+    let queue = QUEUE_KBYTES.max(2 * largest_batch(settings) / 1024);
+    config.set("queue.buffering.max.kbytes", queue.to_string()).set("statistics.interval.ms", "15000");
     if settings.delivery == Delivery::ExactlyOnce {
         let timeout = settings.transaction_timeout.as_millis().to_string();
         config
@@ -145,7 +158,8 @@ fn producer(config: &mut ClientConfig, settings: &Kafka) {
         .set("delivery.report.only.error", "false")
         // Where a key goes is where Java's producer would put it.
         .set("partitioner", "murmur2_random")
-        .set("message.max.bytes", (settings.max_record_bytes + FRAMING_BYTES).to_string());
+        .set("batch.size", BATCH_BYTES.to_string())
+        .set("message.max.bytes", largest_batch(settings).to_string());
 }
 
 fn group_consumer(config: &mut ClientConfig, settings: &Kafka) {
@@ -186,7 +200,7 @@ fn consumer(config: &mut ClientConfig, isolation: &str) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use rdkafka::{
@@ -248,7 +262,18 @@ mod tests {
         assert_eq!(id(Delivery::AtLeastOnce), None);
     }
 
-    fn settings() -> Kafka {
+    #[test]
+    fn the_smallest_and_the_largest_record_limit_work_and_leave_room_for_a_ledger_entry() {
+        for max_record_bytes in [64 << 10, 900 << 20] {
+            let config = client_config(&Kafka { max_record_bytes, ..settings() }, Role::Publisher);
+            let limit = |name| config.get(name).unwrap().parse::<usize>().unwrap();
+            assert!(limit("message.max.bytes") >= max_record_bytes.max(20 * crate::kafka::Entry::MAX_IDS));
+            assert!(limit("queue.buffering.max.kbytes") * 1024 > max_record_bytes);
+            drop(config.create::<ThreadedProducer<DefaultProducerContext>>().unwrap());
+        }
+    }
+
+    pub(in crate::kafka) fn settings() -> Kafka {
         Kafka {
             bootstrap_servers: "127.0.0.1:1".into(),
             topic_prefix: "o365".into(),

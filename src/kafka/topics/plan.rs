@@ -1,0 +1,169 @@
+//! What each topic must be.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    config::Settings,
+    kafka::client::{SMALLEST_MESSAGE_LIMIT, largest_batch},
+};
+
+/// A topic as we would create it, and the limit that an existing one must have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Planned {
+    pub name: String,
+    pub role: Role,
+    pub partitions: i32,
+    /// Settings of a topic that is created.
+    pub config: Vec<(&'static str, String)>,
+    /// `max.message.bytes` must be at least this.
+    pub message_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Listings,
+    Ledger,
+    Gaps,
+    Output,
+}
+
+/// One day in milliseconds.
+pub(super) const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+/// Longer than any content can be fetched, so that no listing vanishes before it is settled.
+const LISTINGS_RETENTION: i64 = 21 * DAY;
+/// The listings', a segment and a day: a listing never outlives the mark that settled it (docs/exactly-once.md, rule 14).
+const LEDGER_RETENTION: i64 = LISTINGS_RETENTION + SEGMENT + DAY;
+const GAPS_RETENTION: i64 = 90 * DAY;
+const SEGMENT: i64 = DAY;
+
+/// `max.message.bytes` of a topic that is created, unless records may be larger still.
+const MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// All topics of these settings, each once: listings, ledger, gaps, then the outputs by name.
+pub(super) fn topics(settings: &Settings) -> Vec<Planned> {
+    let kafka = &settings.kafka;
+    let internal = |name, role, partitions, retention: i64| {
+        let mut config = vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", retention.to_string())];
+        if role != Role::Gaps {
+            config.push(("message.timestamp.type", "LogAppendTime".to_owned()));
+            config.push(("retention.bytes", "-1".to_owned()));
+            config.push(("segment.ms", SEGMENT.to_string()));
+        }
+        planned(name, role, partitions, config, SMALLEST_MESSAGE_LIMIT)
+    };
+    let outputs: BTreeSet<_> = settings
+        .tenants
+        .iter()
+        .flat_map(|tenant| tenant.content_types.iter().map(|kind| kafka.output_topic(tenant.id, *kind)))
+        .collect();
+    // Retention of the outputs is the operator's: the broker's default until somebody decides.
+    let output = |name| planned(name, Role::Output, kafka.output_partitions, Vec::new(), largest_batch(kafka));
+    let mut topics = vec![
+        internal(kafka.listings_topic(), Role::Listings, kafka.partitions, LISTINGS_RETENTION),
+        internal(kafka.ledger_topic(), Role::Ledger, kafka.partitions, LEDGER_RETENTION),
+        internal(kafka.gaps_topic(), Role::Gaps, 1, GAPS_RETENTION),
+    ];
+    topics.extend(outputs.into_iter().map(output));
+    topics
+}
+
+fn planned(
+    name: String,
+    role: Role,
+    partitions: i32,
+    mut config: Vec<(&'static str, String)>,
+    message_bytes: usize,
+) -> Planned {
+    config.push(("max.message.bytes", MESSAGE_BYTES.max(message_bytes).to_string()));
+    Planned { name, role, partitions, config, message_bytes }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        config::{
+            Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, StartFrom,
+            Subscriptions, Tenant,
+        },
+        domain::{ContentType, TenantId},
+        kafka::client,
+    };
+
+    #[test]
+    fn tenants_share_the_outputs_unless_the_template_names_them() {
+        let mut settings = settings();
+        settings.tenants.push(tenant(2));
+        let names = |settings: &Settings| topics(settings).into_iter().map(|topic| topic.name).collect::<Vec<_>>();
+        assert_eq!(
+            names(&settings),
+            [
+                "o365.feed.listings",
+                "o365.feed.ledger",
+                "o365.feed.gaps",
+                "o365.audit.azureactivedirectory",
+                "o365.audit.exchange",
+                "o365.audit.general",
+                "o365.audit.sharepoint",
+                "o365.dlp.all",
+            ]
+        );
+        settings.kafka.topic_template = "{prefix}.{tenant}.{content_type}".into();
+        assert_eq!(names(&settings).len(), 3 + 2 * 5);
+    }
+
+    #[test]
+    fn a_topic_that_is_created_takes_the_largest_batch() {
+        let mut settings = settings();
+        for max_record_bytes in [64 << 10, 8 << 20, 900 << 20] {
+            settings.kafka.max_record_bytes = max_record_bytes;
+            for topic in topics(&settings) {
+                let (_, limit) = topic.config.iter().find(|(key, _)| *key == "max.message.bytes").unwrap();
+                assert!(limit.parse::<usize>().unwrap() >= topic.message_bytes.max(8 << 20), "{topic:?}");
+            }
+        }
+    }
+
+    pub(in crate::kafka::topics) fn settings() -> Settings {
+        let second = Duration::from_secs(1);
+        Settings {
+            tenants: vec![tenant(1)],
+            subscriptions: Subscriptions::Manage,
+            quota: Quota { requests_per_minute: 2_000 },
+            listing: ListingSettings {
+                window: second,
+                poll_interval: second,
+                overlap: second,
+                overlap_interval: second,
+                sweep_interval: second,
+                max_pending: 1,
+                start_from: StartFrom::Now,
+            },
+            fetch: Fetch { concurrency: 1, memory_bytes: 1, recheck: Recheck::Off },
+            dedupe: Dedupe { window: second },
+            kafka: client::tests::settings(),
+            http: Http { listen: ([127, 0, 0, 1], 0).into() },
+            log: Log { format: LogFormat::Text, level: "info".into() },
+        }
+    }
+
+    fn tenant(n: u128) -> Tenant {
+        Tenant {
+            id: TenantId(Uuid::from_u128(n)),
+            name: n.to_string(),
+            cloud: Cloud::Worldwide,
+            api_root: "http://127.0.0.1".parse().unwrap(),
+            authority: "http://127.0.0.1".parse().unwrap(),
+            audience: String::new(),
+            client_id: String::new(),
+            credential: Credential::SecretFile("/nowhere".into()),
+            content_types: ContentType::ALL.to_vec(),
+            publisher_identifier: Uuid::from_u128(n),
+        }
+    }
+}
