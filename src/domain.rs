@@ -3,10 +3,14 @@
 
 mod content;
 mod fate;
+mod record; // cut from a blob, with the facts that routing needs
+mod split; // a blob into records, while it arrives
 mod window;
 
 pub use self::{
     content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
     fate::{Fate, GapReason},
+    record::{Batch, RecordRef},
+    split::{NotAnArray, Splitter},
     window::{NotAWindow, Window},
 };
