@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, ops::Range};
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
-use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::RecordId;
@@ -153,17 +153,28 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// The same for an object at the start of `bytes`, and where it ends. `None` when it does not end in `bytes` or
+    /// anything is unusual about it: then [`Facts::of`] decides.
+    pub(super) fn of_first(bytes: &'a [u8]) -> Option<(Self, usize)> {
+        if bytes.first() != Some(&b'{') {
+            return None;
+        }
+        let mut values = serde_json::Deserializer::from_slice(bytes).into_iter::<Object<'a>>();
+        let object = values.next()?.ok()?;
+        (!object.is_doubtful).then(|| (object.facts, values.byte_offset()))
+    }
+
     fn of_text(record: &'a [u8]) -> serde_json::Result<Self> {
-        let mut json = serde_json::Deserializer::from_slice(record);
         // Only an object has facts. A visitor for any value would parse numbers into f64 and refuse the large ones.
-        let facts = if record.first() == Some(&b'{') {
-            json.deserialize_map(TopLevel)?
-        } else {
-            IgnoredAny::deserialize(&mut json)?;
-            Self::default()
-        };
-        json.end()?;
-        Ok(facts)
+        if record.first() != Some(&b'{') {
+            serde_json::from_slice::<IgnoredAny>(record)?;
+            return Ok(Self::default());
+        }
+        let object: Object<'a> = serde_json::from_slice(record)?;
+        if object.is_doubtful {
+            serde_json::from_slice::<IgnoredAny>(record)?;
+        }
+        Ok(object.facts)
     }
 
     /// Two different ids must not become the same one by being mended, so a text with a replacement in it is no text.
@@ -181,30 +192,84 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Walks over the top-level members. The last one of a name wins, as it does in most readers.
-struct TopLevel;
+/// The top-level members of an object. The last one of a name wins, as it does in most readers.
+#[derive(Default)]
+struct Object<'a> {
+    facts: Facts<'a>,
+    /// A name holds a control character. Escaped it is legal, raw it is not, and this reader cannot tell.
+    is_doubtful: bool,
+}
 
-impl<'de> Visitor<'de> for TopLevel {
-    type Value = Facts<'de>;
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Members;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a record")
-    }
+        impl<'de> Visitor<'de> for Members {
+            type Value = Object<'de>;
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut facts = Facts::default();
-        // Names are read raw: as `str` a lone surrogate would fail them, as bytes a control character would pass.
-        while let Some(name) = members.next_key::<&RawValue>()? {
-            match &*string(name).unwrap_or_default() {
-                "Id" => facts.id = string(members.next_value()?).filter(|id| !id.is_empty()),
-                "RecordType" => facts.record_type = whole_number(members.next_value()?),
-                "Workload" => facts.workload = string(members.next_value()?),
-                "Operation" => facts.operation = string(members.next_value()?),
-                "CreationTime" => facts.created = string(members.next_value()?).as_deref().and_then(epoch_seconds),
-                _ => _ = members.next_value::<IgnoredAny>()?,
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a record")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                let Object { mut facts, mut is_doubtful } = Object::default();
+                while let Some(name) = members.next_key()? {
+                    match name {
+                        Name::Id => facts.id = string(members.next_value()?).filter(|id| !id.is_empty()),
+                        Name::RecordType => facts.record_type = whole_number(members.next_value()?),
+                        Name::Workload => facts.workload = string(members.next_value()?),
+                        Name::Operation => facts.operation = string(members.next_value()?),
+                        Name::CreationTime => {
+                            facts.created = string(members.next_value()?).as_deref().and_then(epoch_seconds);
+                        }
+                        Name::Other { is_doubtful: name_is } => {
+                            is_doubtful |= name_is;
+                            members.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                Ok(Object { facts, is_doubtful })
             }
         }
-        Ok(facts)
+
+        json.deserialize_map(Members)
+    }
+}
+
+/// The name of a top-level member.
+enum Name {
+    Id,
+    RecordType,
+    Workload,
+    Operation,
+    CreationTime,
+    Other { is_doubtful: bool },
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = Name;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name")
+            }
+
+            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
+                Ok(match name {
+                    b"Id" => Name::Id,
+                    b"RecordType" => Name::RecordType,
+                    b"Workload" => Name::Workload,
+                    b"Operation" => Name::Operation,
+                    b"CreationTime" => Name::CreationTime,
+                    _ => Name::Other { is_doubtful: name.iter().any(|byte| *byte < b' ') },
+                })
+            }
+        }
+
+        json.deserialize_bytes(Bytes) // as `str` a lone surrogate would fail it
     }
 }
 
@@ -319,6 +384,7 @@ mod tests {
             "\"\n\"",
             "{\"\n\":1}",
             "{\"Id\n\":1}",
+            "{\"\\t\n\":1}",
         ] {
             assert_eq!(Facts::of(text.as_bytes()), None, "{text}");
         }
@@ -326,8 +392,16 @@ mod tests {
 
     #[test]
     fn any_json_value_is_a_record_and_no_number_is_too_large() {
-        for text in ["{}", "null", "true", "\"text\"", "1e400", "-123456789012345678901234567890", "[1,{\"Id\":\"a\"}]"]
-        {
+        for text in [
+            "{}",
+            r#"{"\n":1}"#,
+            "null",
+            "true",
+            "\"text\"",
+            "1e400",
+            "-123456789012345678901234567890",
+            "[1,{\"Id\":\"a\"}]",
+        ] {
             assert_eq!(facts(text), Facts::default(), "{text}");
         }
     }
