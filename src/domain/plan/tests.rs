@@ -311,6 +311,43 @@ fn a_window_that_always_fails_stops_nobody() {
 }
 
 #[test]
+fn after_a_success_catch_up_returns_to_what_expires_first() {
+    let mut world = World::starting(&settings(), Some(NOW - 5 * HOUR));
+    let mut starts = Vec::new();
+    while let Some((pass, window)) = world.ask(0) {
+        let hours = (window.start().as_second() - NOW) / HOUR;
+        if pass == Pass::CatchUp {
+            starts.push(hours);
+        }
+        match starts.len() {
+            1 | 2 if pass == Pass::CatchUp => world.planner.failed(pass, window),
+            _ => world.answer(pass, window, 1),
+        }
+    }
+    assert_eq!(starts, [-5, -4, -3, -5, -4, -2, -1]);
+}
+
+#[test]
+fn an_overlap_window_that_always_fails_does_not_keep_the_next_overlap_away() {
+    let mut world = World::starting(&settings(), None);
+    world.drain(1);
+    for _ in 0..60 {
+        world.advance(MINUTE);
+        for _ in 0..10 {
+            match world.ask(0) {
+                Some((Pass::Overlap, window)) if window.start() < at(NOW - HOUR) => {
+                    world.planner.failed(Pass::Overlap, window);
+                }
+                Some((pass, window)) => world.answer(pass, window, 1),
+                None => break,
+            }
+        }
+    }
+    let newest = world.listed.iter().filter(|(pass, _)| *pass == Pass::Overlap).map(|(_, span)| span.end).max();
+    assert!(newest.is_some_and(|end| NOW + 40 * MINUTE < end), "{newest:?}");
+}
+
+#[test]
 fn a_follow_that_takes_longer_than_its_interval_lets_every_pass_go_on() {
     let mut world = World::starting(&settings(), None);
     for _ in 0..2500 {
