@@ -1,16 +1,23 @@
 //! What the connector decides: plain functions and state machines over bytes and time.
 //! No socket, no clock, no `async`, no randomness.
 
-mod backlog;
-mod content;
-mod fate;
-mod ledger;
-mod window;
+mod backlog; // the listings of one partition that wait
+mod content; // tenant, source, listed content, identities
+mod fate; // what an error means for the work
+mod ledger; // what of a source is in Kafka already
+mod plan; // which window of a source is listed next
+mod record; // cut from a blob, with the facts that routing needs
+mod schedule; // time that is still to be listed
+mod split; // a blob into records, while it arrives
+mod window; // the span that one listing call asks for
 
 pub use self::{
     backlog::{Added, Attempt, AttemptId, Backlog, Listing, Origin},
     content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
     fate::{Fate, GapReason},
     ledger::{Day, Ledger, Mark, Outcome, RecheckState, Seen, Want},
+    plan::{Pass, PlanSettings, Planner, Step},
+    record::{Batch, RecordRef},
+    split::{NotAnArray, Splitter},
     window::{NotAWindow, Window},
 };
