@@ -21,7 +21,8 @@ mod stage; // a small service on 127.0.0.1 that the tests script
 pub use self::{
     auth::TokenState,
     blob::Blob,
-    client::{Api, TenantApi, Timeouts},
+    call::Timeouts,
+    client::{Api, TenantApi},
     error::{Answer, ApiError, ApiSetupError, Operation, TokenAnswer},
     pages::Pages,
     wire::{Subscription, Webhook},

@@ -181,6 +181,7 @@ impl Auth {
         let secret = match read(&self.credential).await {
             Ok(secret) => secret,
             Err(error) => {
+                self.meter.error(&error);
                 // Reading costs nothing, so the next caller may try again at once.
                 self.held().trouble =
                     Some(Trouble { error: error.clone(), not_before: Instant::now(), refused_secret: None });
@@ -250,7 +251,7 @@ impl Held {
             ApiError::TokenUnavailable { after, .. } => (after.unwrap_or(backoff), None),
             _ => (backoff, None),
         };
-        let not_before = Instant::now() + rest.min(Duration::from_secs(86_400));
+        let not_before = Instant::now() + rest;
         self.trouble = Some(Trouble { error: error.clone(), not_before, refused_secret });
     }
 

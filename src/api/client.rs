@@ -8,11 +8,10 @@ use std::{
 use jiff::SignedDuration;
 use url::{Host, Url};
 
-pub use super::call::Timeouts;
 use super::{
     auth::{Auth, TokenState},
     blob::Blob,
-    call::{self, Caller},
+    call::{self, Caller, Timeouts},
     error::{ApiError, ApiSetupError, Operation},
     limiter::Limiter,
     meter::Meter,

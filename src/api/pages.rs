@@ -163,6 +163,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_listing_without_end_is_ended() {
+        let stage = Stage::with_tokens(|_, _| ok("[]")).await;
+        let mut pages = pages(&stage);
+        let follow = |pages: &Pages| pages.follow(Some(link(&stage.root, "next")));
+        pages.seen = (1..Pages::MAX).map(|page| ContentKey::of(&page.to_string())).collect();
+        assert!(matches!(follow(&pages), Next::Page(_)));
+        pages.seen.insert(ContentKey::of("one more"));
+        assert!(matches!(follow(&pages), Next::Refused(_)));
+    }
+
+    #[tokio::test]
     async fn after_passing_trouble_the_same_page_is_asked_for_again() {
         let calls = AtomicU16::new(0);
         let stage =

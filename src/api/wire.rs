@@ -14,6 +14,9 @@ use crate::domain::{ContentType, Listed, Source};
 /// Longest text of an answer that is kept for a log.
 const TEXT_MAX: usize = 300;
 
+/// A longer wait is not believed: to ask again after a day does no harm.
+const WAIT_MAX: Duration = Duration::from_secs(86_400);
+
 /// The text without control characters, at most [`TEXT_MAX`] characters of it.
 pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_MAX).collect()
@@ -96,7 +99,7 @@ impl Envelope {
         words.windows(2).find_map(|pair| {
             let minutes: u64 = pair[0].strip_suffix('m')?.parse().ok()?;
             let seconds: u64 = pair[1].trim_end_matches(['.', '"']).strip_suffix('s')?.parse().ok()?;
-            Some(Duration::from_secs(minutes.checked_mul(60)?.checked_add(seconds)?))
+            Some(Duration::from_secs(minutes.checked_mul(60)?.checked_add(seconds)?).min(WAIT_MAX))
         })
     }
 
@@ -286,19 +289,18 @@ fn short_fraction(text: &str) -> String {
 /// The link to the next page, if there is one: header `NextPageUri` or `NextPageUrl` (header names have no case).
 /// Bytes that are no text make a link that no check lets pass.
 pub fn next_page(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("NextPageUri").or_else(|| headers.get("NextPageUrl"))?;
-    let link = String::from_utf8_lossy(value.as_bytes()).trim().to_owned();
-    (!link.is_empty()).then_some(link)
+    let text = |name| Some(String::from_utf8_lossy(headers.get(name)?.as_bytes()).trim().to_owned());
+    ["NextPageUri", "NextPageUrl"].into_iter().filter_map(text).find(|link| !link.is_empty())
 }
 
 /// `Retry-After` in seconds or as a date, counted by the service's own clock. A date gone by is no wait.
 pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+        return Some(Duration::from_secs(seconds).min(WAIT_MAX));
     }
     let wait = http_date(text)?.duration_since(date(headers).unwrap_or(now));
-    Some(wait.max(SignedDuration::ZERO).unsigned_abs())
+    Some(wait.max(SignedDuration::ZERO).unsigned_abs().min(WAIT_MAX))
 }
 
 /// The header `Date`: the service's clock, to the second.
@@ -400,6 +402,7 @@ mod tests {
             assert_eq!(next_page(&headers(&[(name, "")])), None);
         }
         assert_eq!(next_page(&headers(&[])), None);
+        assert_eq!(next_page(&headers(&[("NextPageUri", ""), ("NextPageUrl", "x")])).as_deref(), Some("x"));
     }
 
     #[test]
@@ -412,6 +415,7 @@ mod tests {
             [("retry-after", "Thu, 01 Jan 2026 00:01:00 GMT"), ("date", "Thu, 01 Jan 2026 00:00:50 GMT")];
         assert_eq!(of(&by_its_clock), Some(10));
         assert_eq!(of(&[("retry-after", "Wed, 31 Dec 2025 00:00:00 GMT")]), Some(0));
+        assert_eq!(of(&[("retry-after", "18446744073709551615")]), Some(WAIT_MAX.as_secs()));
         assert_eq!(of(&[("retry-after", "soon")]), None);
         assert_eq!(of(&[("retry-after", "-1")]), None);
     }
