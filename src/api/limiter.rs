@@ -52,8 +52,6 @@ pub struct Limiter {
 impl Limiter {
     /// A budget of `requests_per_minute`, with nothing saved up yet.
     pub fn new(requests_per_minute: u32, meter: Meter) -> Self {
-        meter.budget(requests_per_minute);
-        meter.pace(Pace::FULL);
         Self {
             spend: Mutex::new(Spend::new(Budget::of(requests_per_minute))),
             listings: tokio::sync::Mutex::new(()),
@@ -86,7 +84,7 @@ impl Limiter {
         let now = Instant::now();
         let mut spend = self.spend();
         spend.take(now)?;
-        self.meter.quota_used(spend.used.in_the_last_minute(now), spend.budget.per_minute);
+        self.meter.spent(spend.used.in_the_last_minute(now), spend.budget.per_minute, spend.pace);
         Ok(Permit { taken_at: now })
     }
 
@@ -97,20 +95,14 @@ impl Limiter {
         let mut spend = self.spend();
         let was_paused_until = spend.paused_until.max(now);
         spend.refuse(permit, now, after, draw);
-        self.meter.throttled(spend.paused_until.saturating_duration_since(was_paused_until));
-        self.meter.pace(spend.pace);
+        let pause = spend.paused_until.saturating_duration_since(was_paused_until);
+        self.meter.throttled(pause, spend.pace);
         spend.paused_until.saturating_duration_since(now)
     }
 
     /// The service answered the request sent with `permit`.
     pub fn answered(&self, permit: &Permit) {
-        let now = Instant::now();
-        let mut spend = self.spend();
-        let before = spend.pace;
-        spend.reward(permit, now);
-        if spend.pace != before {
-            self.meter.pace(spend.pace);
-        }
+        self.spend().reward(permit, Instant::now());
     }
 
     /// Forgets what was saved up: the owner before us may have spent it all a moment ago.
@@ -385,6 +377,7 @@ mod tests {
             limiter.refused(permit, None, 1.0);
         }
         assert_eq!(limiter.spend().pace.ratio(), 0.5);
+        assert_eq!((limiter.meter.pace_ratio(), limiter.meter.refusals()), (0.5, 5));
         let next = limiter.permit(Class::Blob).await;
         limiter.refused(&next, None, 1.0);
         assert_eq!(limiter.spend().pace.ratio(), 0.25);

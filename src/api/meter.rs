@@ -2,70 +2,43 @@
 
 use std::time::Duration;
 
-use prometheus::{Counter, CounterVec, Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
+use prometheus::{CounterVec, GaugeVec, HistogramVec, IntCounterVec, IntGaugeVec};
 
 use super::error::{ApiError, Operation};
 use crate::{domain::Pace, telemetry::Metrics};
 
 /// Counters and gauges of one tenant. Cheap to clone.
+///
+/// Its series are looked up at each use and not kept: they are removed when the tenant moves to another process, and a
+/// kept one would go on unseen when the tenant comes back.
 #[derive(Clone, Debug)]
 pub struct Meter {
     tenant: String,
     requests: IntCounterVec,
     seconds: HistogramVec,
     errors: IntCounterVec,
-    throttled: IntCounter,
-    throttle_wait: Counter,
-    quota_used: Gauge,
-    pace: Gauge,
-    token_expires_in: Gauge,
-    quota: prometheus::IntGauge,
-}
-
-/// The vectors that a [`Meter`] takes its tenant's share of.
-struct Vectors<'a> {
-    requests: &'a IntCounterVec,
-    seconds: &'a HistogramVec,
-    errors: &'a IntCounterVec,
-    throttled: &'a IntCounterVec,
-    throttle_wait: &'a CounterVec,
-    quota: &'a IntGaugeVec,
-    quota_used: &'a GaugeVec,
-    pace: &'a GaugeVec,
-    token_expires_in: &'a GaugeVec,
+    throttled: IntCounterVec,
+    throttle_wait: CounterVec,
+    quota: IntGaugeVec,
+    quota_used: GaugeVec,
+    pace: GaugeVec,
+    token_expires_in: GaugeVec,
 }
 
 impl Meter {
     /// `tenant` is the name from the settings, which is the label.
     pub fn new(metrics: &Metrics, tenant: &str) -> Self {
-        Self::of(
-            &Vectors {
-                requests: &metrics.api_requests_total,
-                seconds: &metrics.api_request_seconds,
-                errors: &metrics.api_errors_total,
-                throttled: &metrics.throttled_total,
-                throttle_wait: &metrics.throttle_wait_seconds_total,
-                quota: &metrics.quota_requests_per_minute,
-                quota_used: &metrics.quota_used_ratio,
-                pace: &metrics.pace_ratio,
-                token_expires_in: &metrics.token_expires_in_seconds,
-            },
-            tenant,
-        )
-    }
-
-    fn of(vectors: &Vectors<'_>, tenant: &str) -> Self {
         Self {
             tenant: tenant.to_owned(),
-            requests: vectors.requests.clone(),
-            seconds: vectors.seconds.clone(),
-            errors: vectors.errors.clone(),
-            throttled: vectors.throttled.with_label_values(&[tenant]),
-            throttle_wait: vectors.throttle_wait.with_label_values(&[tenant]),
-            quota: vectors.quota.with_label_values(&[tenant]),
-            quota_used: vectors.quota_used.with_label_values(&[tenant]),
-            pace: vectors.pace.with_label_values(&[tenant]),
-            token_expires_in: vectors.token_expires_in.with_label_values(&[tenant]),
+            requests: metrics.api_requests_total.clone(),
+            seconds: metrics.api_request_seconds.clone(),
+            errors: metrics.api_errors_total.clone(),
+            throttled: metrics.throttled_total.clone(),
+            throttle_wait: metrics.throttle_wait_seconds_total.clone(),
+            quota: metrics.quota_requests_per_minute.clone(),
+            quota_used: metrics.quota_used_ratio.clone(),
+            pace: metrics.pace_ratio.clone(),
+            token_expires_in: metrics.token_expires_in_seconds.clone(),
         }
     }
 
@@ -81,26 +54,22 @@ impl Meter {
     }
 
     /// One request was refused for its rate, and the tenant's pause grew by `pause`.
-    pub fn throttled(&self, pause: Duration) {
-        self.throttled.inc();
-        self.throttle_wait.inc_by(pause.as_secs_f64());
+    pub fn throttled(&self, pause: Duration, pace: Pace) {
+        self.throttled.with_label_values(&[&self.tenant]).inc();
+        self.throttle_wait.with_label_values(&[&self.tenant]).inc_by(pause.as_secs_f64());
+        self.pace.with_label_values(&[&self.tenant]).set(pace.ratio());
     }
 
-    pub fn budget(&self, requests_per_minute: u32) {
-        self.quota.set(requests_per_minute.into());
-    }
-
-    pub fn quota_used(&self, in_the_last_minute: u32, per_minute: u32) {
-        self.quota_used.set(f64::from(in_the_last_minute) / f64::from(per_minute));
-    }
-
-    pub fn pace(&self, pace: Pace) {
-        self.pace.set(pace.ratio());
+    /// A permit was given; with it the last minute saw `used` of `per_minute`.
+    pub fn spent(&self, used: u32, per_minute: u32, pace: Pace) {
+        self.quota.with_label_values(&[&self.tenant]).set(per_minute.into());
+        self.quota_used.with_label_values(&[&self.tenant]).set(f64::from(used) / f64::from(per_minute));
+        self.pace.with_label_values(&[&self.tenant]).set(pace.ratio());
     }
 
     /// How long the token in hand still lasts.
     pub fn token_expires_in(&self, left: Duration) {
-        self.token_expires_in.set(left.as_secs_f64());
+        self.token_expires_in.with_label_values(&[&self.tenant]).set(left.as_secs_f64());
     }
 }
 
@@ -111,20 +80,18 @@ impl Meter {
         use prometheus::{HistogramOpts, Opts};
 
         let opts = || Opts::new("test", "test");
-        Self::of(
-            &Vectors {
-                requests: &IntCounterVec::new(opts(), &["tenant", "operation", "status"]).unwrap(),
-                seconds: &HistogramVec::new(HistogramOpts::new("test", "test"), &["operation"]).unwrap(),
-                errors: &IntCounterVec::new(opts(), &["tenant", "code"]).unwrap(),
-                throttled: &IntCounterVec::new(opts(), &["tenant"]).unwrap(),
-                throttle_wait: &CounterVec::new(opts(), &["tenant"]).unwrap(),
-                quota: &IntGaugeVec::new(opts(), &["tenant"]).unwrap(),
-                quota_used: &GaugeVec::new(opts(), &["tenant"]).unwrap(),
-                pace: &GaugeVec::new(opts(), &["tenant"]).unwrap(),
-                token_expires_in: &GaugeVec::new(opts(), &["tenant"]).unwrap(),
-            },
-            tenant,
-        )
+        Self {
+            tenant: tenant.to_owned(),
+            requests: IntCounterVec::new(opts(), &["tenant", "operation", "status"]).unwrap(),
+            seconds: HistogramVec::new(HistogramOpts::new("test", "test"), &["operation"]).unwrap(),
+            errors: IntCounterVec::new(opts(), &["tenant", "code"]).unwrap(),
+            throttled: IntCounterVec::new(opts(), &["tenant"]).unwrap(),
+            throttle_wait: CounterVec::new(opts(), &["tenant"]).unwrap(),
+            quota: IntGaugeVec::new(opts(), &["tenant"]).unwrap(),
+            quota_used: GaugeVec::new(opts(), &["tenant"]).unwrap(),
+            pace: GaugeVec::new(opts(), &["tenant"]).unwrap(),
+            token_expires_in: GaugeVec::new(opts(), &["tenant"]).unwrap(),
+        }
     }
 
     pub fn requests(&self, operation: Operation, status: &str) -> u64 {
@@ -135,7 +102,11 @@ impl Meter {
         self.errors.with_label_values(&[self.tenant.as_str(), code]).get()
     }
 
+    pub fn pace_ratio(&self) -> f64 {
+        self.pace.with_label_values(&[&self.tenant]).get()
+    }
+
     pub fn refusals(&self) -> u64 {
-        self.throttled.get()
+        self.throttled.with_label_values(&[&self.tenant]).get()
     }
 }
