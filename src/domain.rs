@@ -2,9 +2,11 @@
 //! No socket, no clock, no `async`, no randomness.
 
 mod backlog; // the listings of one partition that wait
+mod backoff; // how long to wait before trying again
 mod content; // tenant, source, listed content, identities
 mod fate; // what an error means for the work
 mod ledger; // what of a source is in Kafka already
+mod pace; // how much of the budget is used after refusals
 mod plan; // which window of a source is listed next
 mod record; // cut from a blob, with the facts that routing needs
 mod schedule; // time that is still to be listed
@@ -13,9 +15,11 @@ mod window; // the span that one listing call asks for
 
 pub use self::{
     backlog::{Added, Attempt, AttemptId, Backlog, Listing, Origin},
+    backoff::Backoff,
     content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
     fate::{Fate, GapReason},
     ledger::{Day, Ledger, Mark, Outcome, RecheckState, Seen, Want},
+    pace::Pace,
     plan::{Pass, PlanSettings, Planner, Step},
     record::{Batch, RecordRef},
     split::{NotAnArray, Splitter},

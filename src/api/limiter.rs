@@ -1,0 +1,461 @@
+//! The tenant's request budget: no sliding minute ever holds more requests than it allows, whatever we are told to do.
+//! The pace and the pauses that the service asks for only ever make it slower.
+
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use governor::{
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use super::{meter::Meter, minute::MinuteCount};
+use crate::domain::{Backoff, Pace};
+
+/// Who asks: a listing makes blobs known, so it goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Listings and subscription calls.
+    Listing,
+    Blob,
+}
+
+/// The right to send one request now. It says when it was given, so that refusals of one burst are told apart.
+#[derive(Debug)]
+pub struct Permit {
+    taken_at: Instant,
+}
+
+/// One tenant's budget. There is one for each pair of publisher and tenant, because that pair is what the service counts.
+pub struct Limiter {
+    spend: Mutex<Spend>,
+    // Of each class one caller at a time looks at the budget and the rest queue here, first come, first served.
+    listings: tokio::sync::Mutex<()>,
+    blobs: tokio::sync::Mutex<()>,
+    listings_waiting: AtomicUsize,
+    no_listing_waits: Notify,
+    meter: Meter,
+}
+
+impl Limiter {
+    /// A budget of `requests_per_minute`, with nothing saved up yet.
+    pub fn new(requests_per_minute: u32, meter: Meter) -> Self {
+        Self {
+            spend: Mutex::new(Spend::new(Budget::of(requests_per_minute))),
+            listings: tokio::sync::Mutex::new(()),
+            blobs: tokio::sync::Mutex::new(()),
+            listings_waiting: AtomicUsize::new(0),
+            no_listing_waits: Notify::new(),
+            meter,
+        }
+    }
+
+    /// Waits until one request may be sent. Nothing is spent when the caller gives up waiting.
+    pub async fn permit(&self, class: Class) -> Permit {
+        let (_waiting, _turn) = match class {
+            Class::Listing => (Some(Waiting::announce(self)), self.listings.lock().await),
+            Class::Blob => (None, self.blobs.lock().await),
+        };
+        loop {
+            if class == Class::Blob && 0 < self.listings_waiting.load(Ordering::SeqCst) {
+                self.no_listing_waits.notified().await;
+                continue;
+            }
+            match self.take() {
+                Ok(permit) => return permit,
+                Err(not_before) => sleep_until(not_before).await,
+            }
+        }
+    }
+
+    fn take(&self) -> Result<Permit, Instant> {
+        let now = Instant::now();
+        let mut spend = self.spend();
+        spend.take(now)?;
+        self.meter.spent(spend.used.in_the_last_minute(now), spend.budget.per_minute, spend.pace);
+        Ok(Permit { taken_at: now })
+    }
+
+    /// The service refused the request sent with `permit`. The tenant waits for `after`, or for a backoff that `draw`
+    /// (0..1) decides. Returns how long it waits from now.
+    pub fn refused(&self, permit: &Permit, after: Option<Duration>, draw: f64) -> Duration {
+        let now = Instant::now();
+        let mut spend = self.spend();
+        let was_paused_until = spend.paused_until.max(now);
+        spend.refuse(permit, now, after, draw);
+        let pause = spend.paused_until.saturating_duration_since(was_paused_until);
+        self.meter.throttled(pause, spend.pace);
+        spend.paused_until.saturating_duration_since(now)
+    }
+
+    /// The service answered the request sent with `permit`.
+    pub fn answered(&self, permit: &Permit) {
+        self.spend().reward(permit, Instant::now());
+    }
+
+    /// Forgets what was saved up: the owner before us may have spent it all a moment ago.
+    pub fn start_empty(&self) {
+        let mut spend = self.spend();
+        spend.bucket = spend.budget.empty_bucket();
+    }
+
+    fn spend(&self) -> MutexGuard<'_, Spend> {
+        // No panic can leave it half changed: every field is a plain value.
+        self.spend.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A listing that waits, until it is dropped: by success or because the caller gave up.
+struct Waiting<'a>(&'a Limiter);
+
+impl<'a> Waiting<'a> {
+    fn announce(limiter: &'a Limiter) -> Self {
+        limiter.listings_waiting.fetch_add(1, Ordering::SeqCst);
+        Self(limiter)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.listings_waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.no_listing_waits.notify_one();
+        }
+    }
+}
+
+type Bucket = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>;
+
+/// How requests are spread so that any 60 s hold at most `per_minute`: `burst + 60 s / distance <= per_minute`.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    per_minute: u32,
+    burst: NonZeroU32,
+    distance: Duration,
+}
+
+impl Budget {
+    /// The service counts when requests arrive, we when they leave. This much may they be delayed on the way, each
+    /// differently, without a minute of arrivals holding too many.
+    const TRANSIT: Duration = Duration::from_secs(1);
+
+    fn of(per_minute: u32) -> Self {
+        // The settings allow no less than 60; with less than 2 there would be nothing left beside the burst.
+        let per_minute = per_minute.max(2);
+        let burst = NonZeroU32::new(per_minute / 50).unwrap_or(NonZeroU32::MIN);
+        let span = Duration::from_secs(60) + Self::TRANSIT;
+        let distance = span / (per_minute - burst.get()) + Duration::from_nanos(1);
+        Self { per_minute, burst, distance }
+    }
+
+    fn empty_bucket(self) -> Bucket {
+        let quota = Quota::with_period(self.distance)
+            .expect("a distance of at least a nanosecond is no zero period")
+            .allow_burst(self.burst);
+        let bucket = RateLimiter::direct_with_clock(quota, TokioClock(Instant::now()));
+        bucket.check_n(self.burst).expect("a burst fits its own bucket").expect("a new bucket is full");
+        bucket
+    }
+}
+
+/// governor's own waiting does not follow tokio's clock; asking it with this clock and sleeping on tokio's does.
+#[derive(Clone, Debug)]
+struct TokioClock(Instant);
+
+impl Clock for TokioClock {
+    type Instant = Duration;
+
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// What was spent and what holds us back. Changed only under the lock.
+struct Spend {
+    budget: Budget,
+    bucket: Bucket,
+    pace: Pace,
+    paced_at: Instant,
+    /// Below the full pace, the earliest time of the next request.
+    next_paced: Instant,
+    paused_until: Instant,
+    /// When the first refusal of the latest burst came.
+    refused_at: Option<Instant>,
+    /// Bursts of refusals without a good answer between them.
+    bursts: u32,
+    used: MinuteCount,
+}
+
+impl Spend {
+    fn new(budget: Budget) -> Self {
+        let now = Instant::now();
+        Self {
+            budget,
+            bucket: budget.empty_bucket(),
+            pace: Pace::FULL,
+            paced_at: now,
+            next_paced: now,
+            paused_until: now,
+            refused_at: None,
+            bursts: 0,
+            used: MinuteCount::since(now),
+        }
+    }
+
+    /// One request at `now`, or when to ask again.
+    fn take(&mut self, now: Instant) -> Result<(), Instant> {
+        let held_until = self.paused_until.max(self.next_paced);
+        if now < held_until {
+            return Err(held_until);
+        }
+        if let Err(not_yet) = self.bucket.check() {
+            // At least the timer's own step, so that rounding never makes us spin.
+            let wait = not_yet.wait_time_from(self.bucket.clock().now()).max(Duration::from_millis(1));
+            return Err(now + wait);
+        }
+        if !self.pace.is_full() {
+            self.next_paced = now + self.pace.stretch(self.budget.distance);
+        }
+        self.used.add(now);
+        Ok(())
+    }
+
+    fn refuse(&mut self, permit: &Permit, now: Instant, after: Option<Duration>, draw: f64) {
+        // Whatever was sent before the first refusal came back belongs to the same burst.
+        let is_new_burst = self.refused_at.is_none_or(|at| at < permit.taken_at);
+        if is_new_burst {
+            self.refused_at = Some(now);
+            self.bursts = self.bursts.saturating_add(1);
+            self.pace = self.pace.refused();
+            self.paced_at = now;
+        }
+        let wait = match (after, is_new_burst) {
+            (Some(after), _) => after,
+            (None, true) => Backoff::SERVICE.delay(self.bursts, draw),
+            (None, false) => Duration::ZERO,
+        };
+        self.paused_until = self.paused_until.max(now + wait);
+    }
+
+    fn reward(&mut self, permit: &Permit, now: Instant) {
+        // An answer to something sent before the refusal says nothing about the time after it.
+        if self.refused_at.is_some_and(|at| permit.taken_at <= at) {
+            return;
+        }
+        self.bursts = 0;
+        if !self.pace.is_full() {
+            self.pace = self.pace.answered(now - self.paced_at);
+        }
+        self.paced_at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use tokio::time::{advance, sleep, timeout};
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn limiter(per_minute: u32) -> Limiter {
+        Limiter::new(per_minute, Meter::for_tests("contoso"))
+    }
+
+    /// The most permits that any 60 s hold, both ends included.
+    fn most_in_a_minute(taken: &[Instant]) -> usize {
+        (0..taken.len())
+            .map(|first| taken[first..].iter().take_while(|at| **at - taken[first] <= MINUTE).count())
+            .max()
+            .unwrap_or(0)
+    }
+
+    async fn take_many(limiter: &Limiter, count: usize) -> Vec<Instant> {
+        let mut taken = Vec::new();
+        for _ in 0..count {
+            taken.push(limiter.permit(Class::Blob).await.taken_at);
+        }
+        taken
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_minute_uses_most_of_the_budget_and_never_more() {
+        let limiter = limiter(2000);
+        advance(MINUTE).await; // the burst is saved up
+        let most = most_in_a_minute(&take_many(&limiter, 5000).await);
+        assert!((1900..=2000).contains(&most), "{most}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_process_has_nothing_saved_up() {
+        let began = Instant::now();
+        let first = limiter(60).permit(Class::Listing).await;
+        assert!(Duration::from_secs(1) <= first.taken_at - began);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_taken_over_has_nothing_saved_up_either() {
+        let limiter = limiter(600);
+        advance(MINUTE).await;
+        limiter.start_empty();
+        let taken_over_at = Instant::now();
+        let distance = limiter.spend().budget.distance;
+        for (earlier, at) in (1..).zip(take_many(&limiter, 10).await) {
+            assert!(distance * earlier <= at - taken_over_at);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listings_go_before_blobs_that_waited_longer() {
+        let limiter = Arc::new(limiter(60));
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = tokio::task::JoinSet::new();
+        for class in [Class::Blob, Class::Blob, Class::Listing, Class::Listing] {
+            let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
+            tasks.spawn(async move {
+                limiter.permit(class).await;
+                order.lock().unwrap().push(class);
+            });
+        }
+        tasks.join_all().await;
+        assert_eq!(*order.lock().unwrap(), [Class::Listing, Class::Listing, Class::Blob, Class::Blob]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_listing_that_gives_up_leaves_the_way_free() {
+        let limiter = limiter(60);
+        let permit = limiter.permit(Class::Blob).await;
+        limiter.refused(&permit, Some(MINUTE), 1.0);
+        let blob = limiter.permit(Class::Blob);
+        let gives_up = timeout(Duration::from_secs(1), limiter.permit(Class::Listing));
+        // The listing is first, so the blob already stands back for it.
+        let (listing, blob) = tokio::join!(gives_up, timeout(2 * MINUTE, blob));
+        assert!(listing.is_err());
+        assert!(blob.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_holds_every_call_of_the_tenant_that_is_not_sent_yet() {
+        let limiter = limiter(2000);
+        let permit = limiter.permit(Class::Blob).await;
+        let refused_at = Instant::now();
+        // Both already wait when the refusal comes.
+        let later = async {
+            let (blob, listing) = tokio::join!(limiter.permit(Class::Blob), limiter.permit(Class::Listing));
+            (blob.taken_at, listing.taken_at)
+        };
+        let refuse = async { limiter.refused(&permit, Some(Duration::from_secs(30)), 0.0) };
+        let (waits, (blob, listing)) = tokio::join!(refuse, later);
+        assert_eq!(waits, Duration::from_secs(30));
+        assert!(Duration::from_secs(30) <= listing - refused_at);
+        assert!(listing <= blob);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_burst_of_refusals_halves_the_pace_once_and_the_next_one_again() {
+        let limiter = limiter(2000);
+        let mut burst = Vec::new();
+        for _ in 0..5 {
+            burst.push(limiter.permit(Class::Blob).await);
+        }
+        sleep(Duration::from_millis(10)).await;
+        for permit in &burst {
+            limiter.refused(permit, None, 1.0);
+        }
+        assert_eq!(limiter.spend().pace.ratio(), 0.5);
+        assert_eq!((limiter.meter.pace_ratio(), limiter.meter.refusals()), (0.5, 5));
+        let next = limiter.permit(Class::Blob).await;
+        limiter.refused(&next, None, 1.0);
+        assert_eq!(limiter.spend().pace.ratio(), 0.25);
+        // The second burst in a row waits twice as long as the first at most.
+        assert_eq!(limiter.spend().paused_until, Instant::now() + Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_halved_pace_doubles_the_distance_and_answers_bring_it_back() {
+        let limiter = limiter(600);
+        let permit = limiter.permit(Class::Blob).await;
+        limiter.refused(&permit, Some(Duration::ZERO), 0.0);
+        advance(MINUTE).await;
+        let least = limiter.spend().budget.distance * 2;
+        let taken = take_many(&limiter, 20).await;
+        assert!(taken.windows(2).all(|pair| least <= pair[1] - pair[0]));
+        for _ in 0..11 {
+            advance(MINUTE).await;
+            let permit = limiter.permit(Class::Blob).await;
+            limiter.answered(&permit);
+        }
+        assert!(limiter.spend().pace.is_full());
+    }
+
+    /// What happens between two permits.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Burst(u8),
+        Rest(u64),
+        Refused(Option<u64>),
+        Answered,
+        TakenOver,
+        /// The process dies and another one starts.
+        Crash,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            6 => (1_u8..60).prop_map(Event::Burst),
+            3 => (0_u64..90_000).prop_map(Event::Rest),
+            1 => proptest::option::of(0_u64..120_000).prop_map(Event::Refused),
+            1 => Just(Event::Answered),
+            1 => Just(Event::TakenOver),
+            1 => Just(Event::Crash),
+        ];
+        proptest::collection::vec(event, 1..30)
+    }
+
+    async fn play(per_minute: u32, events: Vec<Event>) -> Vec<Instant> {
+        let (mut limiter, mut taken) = (limiter(per_minute), Vec::new());
+        for event in events {
+            match event {
+                Event::Burst(count) => taken.extend(take_many(&limiter, count.into()).await),
+                Event::Rest(millis) => sleep(Duration::from_millis(millis)).await,
+                Event::Refused(after) => {
+                    let permit = limiter.permit(Class::Listing).await;
+                    taken.push(permit.taken_at);
+                    limiter.refused(&permit, after.map(Duration::from_millis), 0.5);
+                }
+                Event::Answered => {
+                    let permit = limiter.permit(Class::Listing).await;
+                    taken.push(permit.taken_at);
+                    limiter.answered(&permit);
+                }
+                Event::TakenOver => limiter.start_empty(),
+                Event::Crash => limiter = self::limiter(per_minute),
+            }
+        }
+        taken
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn no_sliding_minute_ever_holds_more_than_the_budget(per_minute in 60_u32..400, events in events()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let taken = runtime.block_on(play(per_minute, events));
+            prop_assert!(most_in_a_minute(&taken) <= per_minute as usize);
+        }
+    }
+}
