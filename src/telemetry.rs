@@ -5,6 +5,7 @@ mod logs; // text or JSON, to standard error
 mod metrics; // every metric by its name
 mod register; // making and registering one
 
+pub(crate) use self::logs::is_filter;
 pub use self::{
     logs::{LogError, init_logs},
     metrics::Metrics,

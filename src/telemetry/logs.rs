@@ -32,7 +32,6 @@ pub enum LogError {
 
 /// Whether `level` is a filter that [`init_logs`] takes. Stricter than the library, which reads the misspelt level
 /// `inof` as the name of a module and then logs nothing.
-#[allow(dead_code)]
 pub(crate) fn is_filter(level: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| part.contains(['=', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str());
