@@ -12,6 +12,14 @@ use super::{
 /// What our variables begin with. Then the path in upper case: `__` between groups, `__0` for the first tenant.
 pub(super) const PREFIX: &str = "O365FEED_";
 
+/// What the Azure SDKs' variables set, but for the credential.
+const AZURE: [(&str, &str); 3] = [
+    ("AZURE_TENANT_ID", "tenants[0].id"),
+    ("AZURE_CLIENT_ID", "tenants[0].client_id"),
+    ("AZURE_AUTHORITY_HOST", "tenants[0].authority"),
+];
+const AZURE_SECRET: &str = "AZURE_CLIENT_SECRET";
+
 /// What the `O365FEED_…` variables say. An empty variable counts as not set.
 pub(super) fn written(env: &BTreeMap<String, String>, faults: &mut Faults) -> Written {
     let mut found = Written::default();
@@ -53,21 +61,16 @@ pub(super) fn azure(env: &BTreeMap<String, String>, other: &Written) -> Written 
         found.tenants.entry(0).or_insert_with(|| place.clone());
         found.put(path, vec![(text.to_owned(), place.clone())], place);
     };
-    let named = [
-        ("AZURE_TENANT_ID", "tenants[0].id"),
-        ("AZURE_CLIENT_ID", "tenants[0].client_id"),
-        ("AZURE_AUTHORITY_HOST", "tenants[0].authority"),
-    ];
     if set("AZURE_TENANT_ID").is_none() {
         return found;
     }
-    for (name, path) in named {
+    for (name, path) in AZURE {
         if let Some(text) = set(name) {
             take(name, path, text);
         }
     }
     let secrets = [
-        ("AZURE_CLIENT_SECRET", "tenants[0].credential.secret_env"),
+        (AZURE_SECRET, "tenants[0].credential.secret_env"),
         ("AZURE_CLIENT_CERTIFICATE_PATH", "tenants[0].credential.certificate_file"),
         ("AZURE_FEDERATED_TOKEN_FILE", "tenants[0].credential.federated_token_file"),
     ];
@@ -76,6 +79,13 @@ pub(super) fn azure(env: &BTreeMap<String, String>, other: &Written) -> Written 
         take(name, path, name);
     }
     found
+}
+
+/// The variable that sets `path`, in the family of the variable `beside`.
+pub(super) fn variable_beside(beside: &str, path: &str) -> String {
+    let azure = AZURE.iter().find(|(_, set)| *set == path).map(|(name, _)| *name);
+    let azure = azure.or(path.contains(".credential.").then_some(AZURE_SECRET));
+    azure.filter(|_| !beside.starts_with(PREFIX)).map_or_else(|| keys::variable(path), str::to_owned)
 }
 
 /// Variables that only look like ours. Kubernetes puts the address of every Service of the namespace into each pod's

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    environment,
     fault::{Faults, Place},
     keys::{self, Key, Otherwise},
     kind::Value,
@@ -62,10 +63,14 @@ impl Reader {
         key.kind.read(text).map_err(|fault| self.faults.add(place, path, fault)).ok()
     }
 
-    /// Where the tenant of `path` begins, for what is missing in it.
+    /// Where a key that is missing in a tenant should have stood: the tenant's first line, or the variable that would set it.
     fn tenant_place(&self, path: &str) -> Place {
         let at = path.strip_prefix("tenants[").and_then(|rest| rest.split_once(']')?.0.parse().ok());
-        at.and_then(|at: usize| self.written.tenants.get(&at).cloned()).unwrap_or(Place::Nowhere)
+        match at.and_then(|at: usize| self.written.tenants.get(&at)) {
+            Some(Place::Variable(beside)) => Place::Variable(environment::variable_beside(beside, path)),
+            Some(place) => place.clone(),
+            None => Place::Nowhere,
+        }
     }
 }
 

@@ -128,14 +128,14 @@ fn credential(reader: &mut Reader, group: &str) -> Option<Credential> {
     match (reader.is_written(&file), reader.is_written(&variable)) {
         (true, true) => reader.refuse(&[&variable], "stands beside secret_file; give exactly one of them"),
         (false, false) if later.iter().any(|key| reader.is_written(key)) => {}
-        (false, false) => reader.refuse(&[&file], "is missing; give secret_file or secret_env"),
+        (false, false) => reader.refuse(&[&file], "is missing; either secret_file or secret_env will do"),
         (true, false) => {
             return Some(Credential::SecretFile(PathBuf::from(reader.option(&file)?.text())));
         }
         (false, true) => {
             let name = reader.option(&variable)?.text();
-            match reader.env.get(&name).filter(|secret| !secret.is_empty()) {
-                Some(secret) => return Some(Credential::Secret(SecretString::from(secret.as_str()))),
+            match reader.env.get(&name).map(|secret| secret.trim()).filter(|secret| !secret.is_empty()) {
+                Some(secret) => return Some(Credential::Secret(SecretString::from(secret))),
                 None => reader.refuse(&[&variable], format!("the environment variable `{name}` is not set")),
             }
         }
