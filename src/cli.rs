@@ -1,1 +1,185 @@
-//! One file a command.
+//! The command line. One file a command; this one says which there are and hands the work to them.
+//! A command returns `Result<(), Failure>`, and only [`main`] turns that into an exit code.
+
+mod config; // check and example
+mod exit; // what the exit code says
+mod version; // what this build is made of
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::anyhow;
+use clap::{Args, Parser, Subcommand};
+
+pub use self::exit::{Exit, Failure};
+use crate::{
+    config::{Settings, load},
+    telemetry,
+};
+
+/// Streams the audit records of Microsoft 365 into Apache Kafka, each exactly once.
+///
+/// o365feed lists what the Office 365 Management Activity API offers for each tenant, fetches it and publishes every record
+/// to a topic of its content type. All state is in Kafka: any number of processes of one group share the work, and a lost one
+/// loses nothing.
+#[derive(Debug, Parser)]
+#[command(name = "o365feed", version, after_help = "First steps: `o365feed demo` needs nothing at all; `o365feed config example > o365feed.yaml` begins for real.", after_long_help = exit::guide())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the settings come from, for the commands that need them.
+#[derive(Args, Debug)]
+struct SettingsFrom {
+    /// The settings file; `o365feed.yaml` in the working directory if there is one.
+    ///
+    /// Every setting can also come from the environment, which wins (O365FEED_KAFKA__BOOTSTRAP_SERVERS). With one tenant no file
+    /// is needed: AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET are read. Secrets are never taken from the command line.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read the tenants and publish to Kafka, until stopped.
+    ///
+    /// Stops on SIGTERM or Ctrl-C: what is in flight is finished or rolled back, and nothing is lost or repeated either way.
+    /// While it runs, /metrics, /livez and /readyz are served on `http.listen`.
+    Run(SettingsFrom),
+    /// Show the whole pipeline at work with a simulated tenant; needs no set-up.
+    Demo,
+    /// Serve a simulated Management Activity API, to try a connector against.
+    Simulate,
+    /// Check the settings, or print an example of them.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version, and what it is built on.
+    Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Tell every fault in the settings, each with its line; exit code 2 if there is one.
+    ///
+    /// Nothing is contacted: neither Microsoft nor Kafka.
+    Check(SettingsFrom),
+    /// Print a commented settings file with every key and its default.
+    Example,
+}
+
+/// Runs the command that the process was started with; what went wrong is told on standard error.
+#[must_use]
+pub fn main() -> ExitCode {
+    match execute(Cli::parse()) {
+        Ok(()) => Exit::Fine.into(),
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "o365feed: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Run(from) => {
+            let settings = settings(&from)?;
+            telemetry::init_logs(&settings.log).map_err(|fault| Failure::new(Exit::Usage, fault))?;
+            within_runtime(run(settings))
+        }
+        Command::Demo => within_runtime(demo()),
+        Command::Simulate => within_runtime(simulate()),
+        Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
+        Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
+        Command::Version => print(&version::text()),
+    }
+}
+
+// Place-holders until the commands themselves arrive as `run::run`, `demo::demo` and `simulate::simulate`.
+async fn run(_settings: Settings) -> Result<(), Failure> {
+    Err(anyhow!("`run` is not built yet").into())
+}
+
+async fn demo() -> Result<(), Failure> {
+    Err(anyhow!("`demo` is not built yet").into())
+}
+
+async fn simulate() -> Result<(), Failure> {
+    Err(anyhow!("`simulate` is not built yet").into())
+}
+
+fn within_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    runtime.block_on(work)
+}
+
+/// The settings from `--config` and the environment.
+fn settings(from: &SettingsFrom) -> Result<Settings, Failure> {
+    // A name or value that is no UTF-8 cannot be ours as it stands, but it must show up in a fault rather than vanish.
+    let env = std::env::vars_os().map(|(name, text)| (lossy(name), lossy(text)));
+    load(from.config.as_deref(), env, &host_name()).map_err(|faults| Failure::new(Exit::Usage, config::told(&faults)))
+}
+
+fn lossy(text: std::ffi::OsString) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// The host's name; in a pod, the pod's.
+fn host_name() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let told = kernel.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
+    told.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// Prints `text` for a person or a pipe. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => Err(anyhow::Error::from(fault).into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn help() {
+        let mut pages = Vec::new();
+        let mut root = Cli::command();
+        root.build();
+        collect(&mut root, &mut pages);
+        insta::assert_snapshot!(pages.join("\n================\n"));
+    }
+
+    #[test]
+    fn the_arguments_hold_together() {
+        Cli::command().debug_assert();
+        let run = Cli::try_parse_from(["o365feed", "run", "--config", "x.yaml"]).unwrap();
+        assert!(matches!(run.command, Command::Run(from) if from.config == Some(PathBuf::from("x.yaml"))));
+        let wrong = Cli::try_parse_from(["o365feed", "rnu"]).unwrap_err();
+        assert_eq!((wrong.kind(), wrong.exit_code()), (ErrorKind::InvalidSubcommand, i32::from(Exit::Usage.code())));
+    }
+
+    #[test]
+    fn a_settings_file_that_is_not_there_is_wrong_usage() {
+        let cli = Cli::try_parse_from(["o365feed", "config", "check", "--config", "/nowhere/o365feed.yaml"]).unwrap();
+        let failure = execute(cli).unwrap_err();
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(failure.to_string().contains("/nowhere/o365feed.yaml: could not be read"));
+    }
+
+    fn collect(command: &mut clap::Command, pages: &mut Vec<String>) {
+        pages.push(command.render_long_help().to_string());
+        for inner in command.get_subcommands_mut().filter(|inner| inner.get_name() != "help") {
+            collect(inner, pages);
+        }
+    }
+}

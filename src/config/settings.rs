@@ -1,6 +1,6 @@
 //! The settings as the program uses them. Every value is valid by the time it is here.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -119,7 +119,7 @@ pub struct Dedupe {
     pub window: Duration,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Kafka {
     pub bootstrap_servers: String,
     pub topic_prefix: String,
@@ -166,6 +166,35 @@ impl Kafka {
             .replace("{prefix}", &self.topic_prefix)
             .replace("{content_type}", &content_type.as_str().to_lowercase())
             .replace("{tenant}", &tenant.to_string())
+    }
+}
+
+/// Leaves out what the properties hold, because passwords are among them.
+impl fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bootstrap_servers, topic_prefix, topic_template, group, slot, delivery, .. } = self;
+        let Self { commit_interval, transaction_timeout, session_timeout, .. } = self;
+        let Self { partitions, output_partitions, replication_factor, create_topics, .. } = self;
+        let Self { max_record_bytes, headers, timestamp, properties, .. } = self;
+        f.debug_struct("Kafka")
+            .field("bootstrap_servers", bootstrap_servers)
+            .field("topic_prefix", topic_prefix)
+            .field("topic_template", topic_template)
+            .field("group", group)
+            .field("slot", slot)
+            .field("delivery", delivery)
+            .field("commit_interval", commit_interval)
+            .field("transaction_timeout", transaction_timeout)
+            .field("session_timeout", session_timeout)
+            .field("partitions", partitions)
+            .field("output_partitions", output_partitions)
+            .field("replication_factor", replication_factor)
+            .field("create_topics", create_topics)
+            .field("max_record_bytes", max_record_bytes)
+            .field("headers", headers)
+            .field("timestamp", timestamp)
+            .field("properties", &properties.keys())
+            .finish()
     }
 }
 

@@ -1,10 +1,19 @@
-//! Every metric, by its name.
+//! Every metric, by its name. Base units, and labels from closed sets: a tenant, a content type, never an id of a content.
+
+use std::collections::HashMap;
 
 use prometheus::{
     CounterVec, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
+    core::{Collector, MetricVec, MetricVecBuilder},
 };
 
+use super::register::Register;
+use crate::domain::{ContentType, GapReason};
+
 /// All metrics of a process. Cheap to clone.
+///
+/// The label `tenant` is always [`Tenant::name`](crate::config::Tenant::name); `content_type` is [`ContentType::as_str`].
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub registry: Registry,
@@ -47,4 +56,311 @@ pub struct Metrics {
     pub partitions_owned: IntGauge,
     pub partitions_restored: IntGauge,
     pub rebalances_total: IntCounter,
+}
+
+/// Labels of one source.
+const SOURCE: &[&str] = &["tenant", "content_type"];
+/// From a minute to the week that a content can be fetched.
+const EVENT_DELAYS: &[f64] =
+    &[60., 120., 300., 600., 1_200., 1_800., 3_600., 7_200., 14_400., 28_800., 86_400., 172_800., 345_600., 604_800.];
+const REQUESTS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60.];
+const COMMITS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30.];
+const RESTORES: &[f64] = &[0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 120., 300., 600.];
+
+impl Metrics {
+    /// What `outcome` of `contents_total` may be.
+    pub const CONTENT_OUTCOMES: [&str; 3] = ["published", "moved", "gap"];
+    /// What `outcome` of `transactions_total` may be.
+    pub const TRANSACTION_OUTCOMES: [&str; 3] = ["committed", "aborted", "unknown"];
+
+    /// A registry of its own with every metric in it, the process metrics (`process_…`, on Linux) and
+    /// `o365feed_build_info{version}`. Counters without a tenant start at 0; for the others see [`Self::init_source`].
+    #[must_use]
+    pub fn new() -> Self {
+        let r = Register::new("o365feed");
+        r.process();
+        r.build_info(env!("CARGO_PKG_VERSION"));
+        let metrics = Self {
+            freshness_seconds: r.gauges(
+                "freshness_seconds",
+                "Now minus contentCreated of the newest content published, in seconds.",
+                SOURCE,
+            ),
+            watermark_age_seconds: r.gauges(
+                "watermark_age_seconds",
+                "Age in seconds of the moment before which every content is settled.",
+                SOURCE,
+            ),
+            backlog_contents: r.int_gauges("backlog_contents", "Contents listed and not yet settled.", SOURCE),
+            oldest_backlog_expires_in_seconds: r.gauges(
+                "oldest_backlog_expires_in_seconds",
+                "Time left until the first waiting content can no longer be fetched, in seconds.",
+                SOURCE,
+            ),
+            event_delay_seconds: r.histograms(
+                "event_delay_seconds",
+                "CreationTime of a record until it was published, in seconds.",
+                &["content_type"],
+                EVENT_DELAYS,
+            ),
+            listings_total: r.counters("listings_total", "Contents appended to the listings topic.", SOURCE),
+            contents_total: r.counters(
+                "contents_total",
+                "Contents settled, by outcome: published, moved to the end of the listings, or a gap.",
+                &["tenant", "content_type", "outcome"],
+            ),
+            records_published_total: r.counters("records_published_total", "Records committed to Kafka.", SOURCE),
+            record_bytes_published_total: r.counters(
+                "record_bytes_published_total",
+                "Bytes of the records committed to Kafka, before compression.",
+                SOURCE,
+            ),
+            records_duplicate_total: r.counters(
+                "records_duplicate_total",
+                "Records that came again and were not published again.",
+                SOURCE,
+            ),
+            records_without_id_total: r.counters(
+                "records_without_id_total",
+                "Records without a usable Id, known by a hash of their bytes instead.",
+                SOURCE,
+            ),
+            gaps_total: r.counters(
+                "gaps_total",
+                "Contents and records that could not be had, by reason; the gaps topic names each.",
+                &["tenant", "content_type", "reason"],
+            ),
+            api_requests_total: r.counters(
+                "api_requests_total",
+                "Requests to Microsoft, by operation and HTTP status (or the transport's failure).",
+                &["tenant", "operation", "status"],
+            ),
+            api_request_seconds: r.histograms(
+                "api_request_seconds",
+                "Request sent until the answer was complete, in seconds.",
+                &["operation"],
+                REQUESTS,
+            ),
+            api_errors_total: r.counters(
+                "api_errors_total",
+                "Errors that Microsoft named, by code (AFnnnnn, AADSTSnnn or other).",
+                &["tenant", "code"],
+            ),
+            throttled_total: r.counters("throttled_total", "Answers that asked to slow down.", &["tenant"]),
+            throttle_wait_seconds_total: r.seconds_counters(
+                "throttle_wait_seconds_total",
+                "Time that requests waited for the tenant's budget, in seconds.",
+                &["tenant"],
+            ),
+            quota_requests_per_minute: r.int_gauges(
+                "quota_requests_per_minute",
+                "Requests a minute that the tenant may make.",
+                &["tenant"],
+            ),
+            quota_used_ratio: r.gauges(
+                "quota_used_ratio",
+                "Share of the quota used in the last minute, 0 to 1.",
+                &["tenant"],
+            ),
+            pace_ratio: r.gauges(
+                "pace_ratio",
+                "Share of the quota that the pace allows now, 0 to 1; halved by every throttling.",
+                &["tenant"],
+            ),
+            token_expires_in_seconds: r.gauges(
+                "token_expires_in_seconds",
+                "Time left of the access token in use, in seconds.",
+                &["tenant"],
+            ),
+            transactions_total: r.counters(
+                "transactions_total",
+                "Kafka transactions ended, by outcome: committed, aborted or unknown.",
+                &["outcome"],
+            ),
+            transaction_commit_seconds: r.histogram(
+                "transaction_commit_seconds",
+                "Duration of a commit, from its first call to the broker's answer, in seconds.",
+                COMMITS,
+            ),
+            producer_queue_bytes: r
+                .int_gauge("producer_queue_bytes", "Bytes handed to the producer, not yet acknowledged."),
+            producer_recreated_total: r
+                .counter("producer_recreated_total", "Producers replaced after an error they could not recover from."),
+            ledger_ids: r.int_gauges("ledger_ids", "Record ids held in memory against repeats.", SOURCE),
+            ledger_bytes: r.int_gauges("ledger_bytes", "Memory that the record ids take, in bytes.", SOURCE),
+            ledger_restore_seconds: r.histogram(
+                "ledger_restore_seconds",
+                "Time to read the ledger of one partition after taking it, in seconds.",
+                RESTORES,
+            ),
+            partitions_owned: r.int_gauge("partitions_owned", "Partitions of the listings that this process owns."),
+            partitions_restored: r
+                .int_gauge("partitions_restored", "Owned partitions whose ledger is read, so that work goes on."),
+            rebalances_total: r.counter("rebalances_total", "Changes of the set of owned partitions."),
+            registry: r.into_registry(),
+        };
+        for outcome in Self::TRANSACTION_OUTCOMES {
+            metrics.transactions_total.with_label_values(&[outcome]);
+        }
+        metrics
+    }
+
+    /// Everything as the text format 0.0.4 of Prometheus, for `/metrics`.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("only an empty family cannot be written, and gather leaves those out")
+    }
+
+    /// Brings the counters of a source into being at 0, so that `rate()` sees the first increment.
+    pub fn init_source(&self, tenant: &str, content_type: ContentType) {
+        let source = [tenant, content_type.as_str()];
+        for counters in [
+            &self.listings_total,
+            &self.records_published_total,
+            &self.record_bytes_published_total,
+            &self.records_duplicate_total,
+            &self.records_without_id_total,
+        ] {
+            counters.with_label_values(&source);
+        }
+        for outcome in Self::CONTENT_OUTCOMES {
+            self.contents_total.with_label_values(&[source[0], source[1], outcome]);
+        }
+        for reason in GapReason::ALL {
+            self.gaps_total.with_label_values(&[source[0], source[1], reason.as_str()]);
+        }
+        self.throttled_total.with_label_values(&[tenant]);
+        self.throttle_wait_seconds_total.with_label_values(&[tenant]);
+    }
+
+    /// Removes all series of a tenant: when its partition moves on, two processes must not both report it.
+    pub fn forget_tenant(&self, tenant: &str) {
+        for gauges in [
+            &self.freshness_seconds,
+            &self.watermark_age_seconds,
+            &self.oldest_backlog_expires_in_seconds,
+            &self.quota_used_ratio,
+            &self.pace_ratio,
+            &self.token_expires_in_seconds,
+        ] {
+            forget(gauges, tenant);
+        }
+        for gauges in [&self.backlog_contents, &self.quota_requests_per_minute, &self.ledger_ids, &self.ledger_bytes] {
+            forget(gauges, tenant);
+        }
+        for counters in [
+            &self.listings_total,
+            &self.contents_total,
+            &self.records_published_total,
+            &self.record_bytes_published_total,
+            &self.records_duplicate_total,
+            &self.records_without_id_total,
+            &self.gaps_total,
+            &self.api_requests_total,
+            &self.api_errors_total,
+            &self.throttled_total,
+        ] {
+            forget(counters, tenant);
+        }
+        forget(&self.throttle_wait_seconds_total, tenant);
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn forget<T: MetricVecBuilder>(series: &MetricVec<T>, tenant: &str)
+where
+    MetricVec<T>: Collector,
+{
+    for family in series.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> = metric.get_label().iter().map(|l| (l.name(), l.value())).collect();
+            if labels.get("tenant") == Some(&tenant) {
+                // Fails only when somebody else removed the series in between, which is what we want.
+                let _ = series.remove(&labels);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_registered_and_named_after_its_field() {
+        let metrics = Metrics::new();
+        let described: Vec<String> = metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        assert!(described.contains(&"o365feed_build_info".to_owned()));
+        assert!(described.contains(&"o365feed_transactions_total".to_owned()));
+        let text = metrics.render();
+        assert!(text.contains("# TYPE o365feed_transaction_commit_seconds histogram"));
+        assert!(text.contains("o365feed_transactions_total{outcome=\"unknown\"} 0\n"));
+        assert!(text.contains(&format!("o365feed_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))));
+        assert!(!cfg!(target_os = "linux") || text.contains("\nprocess_resident_memory_bytes "));
+    }
+
+    #[test]
+    fn a_source_starts_with_its_counters_at_zero() {
+        let metrics = Metrics::new();
+        metrics.init_source("contoso", ContentType::Exchange);
+        insta::assert_snapshot!(series_of(&metrics, "contoso"));
+    }
+
+    #[test]
+    fn a_forgotten_tenant_leaves_no_series_and_takes_no_other_with_it() {
+        let metrics = Metrics::new();
+        for tenant in ["contoso", "fabrikam"] {
+            touch_all(&metrics, tenant);
+        }
+        let kept = series_of(&metrics, "fabrikam");
+        metrics.forget_tenant("contoso");
+        assert_eq!(series_of(&metrics, "contoso"), "");
+        assert_eq!(series_of(&metrics, "fabrikam"), kept);
+        metrics.forget_tenant("contoso");
+    }
+
+    /// One series in every family: this is the list of names, labels and help texts that people build dashboards on.
+    #[test]
+    fn names_labels_and_help() {
+        let metrics = Metrics::new();
+        touch_all(&metrics, "contoso");
+        let families = metrics.registry.gather();
+        let lines = families.iter().filter(|family| family.name().starts_with("o365feed_")).map(|family| {
+            let labels: Vec<&str> = family.get_metric()[0].get_label().iter().map(|l| l.name()).collect();
+            format!("{}{{{}}}: {}", family.name(), labels.join(","), family.help())
+        });
+        insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    fn touch_all(m: &Metrics, tenant: &str) {
+        m.init_source(tenant, ContentType::Dlp);
+        let source = [tenant, ContentType::Dlp.as_str()];
+        for gauges in [&m.freshness_seconds, &m.watermark_age_seconds, &m.oldest_backlog_expires_in_seconds] {
+            gauges.with_label_values(&source).set(1.0);
+        }
+        for gauges in [&m.quota_used_ratio, &m.pace_ratio, &m.token_expires_in_seconds] {
+            gauges.with_label_values(&[tenant]).set(0.5);
+        }
+        for gauges in [&m.backlog_contents, &m.ledger_ids, &m.ledger_bytes] {
+            gauges.with_label_values(&source).set(1);
+        }
+        m.quota_requests_per_minute.with_label_values(&[tenant]).set(2_000);
+        m.event_delay_seconds.with_label_values(&[source[1]]).observe(61.0);
+        m.api_requests_total.with_label_values(&[tenant, "list", "200"]).inc();
+        m.api_request_seconds.with_label_values(&["list"]).observe(0.2);
+        m.api_errors_total.with_label_values(&[tenant, "AF429"]).inc();
+    }
+
+    fn series_of(metrics: &Metrics, tenant: &str) -> String {
+        let text = metrics.render();
+        let label = format!("tenant=\"{tenant}\"");
+        text.lines().filter(|line| line.contains(&label)).collect::<Vec<_>>().join("\n")
+    }
 }
