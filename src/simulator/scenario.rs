@@ -119,6 +119,8 @@ pub struct SourceScenario {
     /// About how long a record is; never shorter than its members (some 600 bytes).
     pub record_bytes: usize,
     pub id_model: IdModel,
+    /// Whether an older id of a range that has grown gives all of it, instead of the part it was listed with.
+    pub old_ids_grow: bool,
     pub duplicates: Duplicates,
     /// Share of records whose `Id` also occurs in the tenant's other content types (at the same place of the same arrival).
     pub shared_ids: f64,
@@ -148,6 +150,7 @@ impl Default for SourceScenario {
             live: Live { arrivals_per_minute: 0.0, records: 20 },
             record_bytes: 1_500,
             id_model: IdModel::Stable,
+            old_ids_grow: false,
             duplicates: Duplicates { share: 0.0, reordered: false },
             shared_ids: 0.0,
             without_id: 0.0,

@@ -170,7 +170,8 @@ impl SimSource {
         if first > last || last >= high || last < low || !self.view(now).shows(last) {
             return Named::Nothing;
         }
-        Named::Content(Content { first, last })
+        let newest = if self.scenario.old_ids_grow { high - 1 } else { last };
+        Named::Content(Content { first, last: newest })
     }
 
     pub(super) fn id(&self, content: Content) -> String {
@@ -311,6 +312,17 @@ mod tests {
         assert_eq!(source.expires_ns(early), source.expires_ns(late));
         assert_eq!(source.named(&source.id(early), at(90)), Named::Content(early));
         assert_eq!(list(&source, 0, 60, 90), [], "it was created after the old window");
+    }
+
+    #[test]
+    fn s43_an_older_id_gives_what_the_range_has_grown_to_when_the_scenario_says_so() {
+        let mut source = source(IdModel::Growing { arrivals: 12 }, 6.0);
+        source.scenario.old_ids_grow = true;
+        let early = list(&source, 0, 60, 60)[0];
+        let Named::Content(content) = source.named(&source.id(early), at(90)) else { panic!("it was listed") };
+        let (before, after) = (source.view(at(60)).arrivals(content), source.view(at(90)).arrivals(content));
+        assert!(before.len() < after.len() && after.starts_with(&before));
+        assert_eq!(source.view(at(60)).arrivals(early), before);
     }
 
     #[test]
