@@ -3,6 +3,7 @@
 
 mod config; // check and example
 mod exit; // what the exit code says
+pub mod simulate; // the API, simulated on a port
 mod version; // what this build is made of
 
 use std::{
@@ -54,7 +55,7 @@ enum Command {
     /// Show the whole pipeline at work with a simulated tenant; needs no set-up.
     Demo,
     /// Serve a simulated Management Activity API, to try a connector against.
-    Simulate,
+    Simulate(simulate::SimulateArgs),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -92,24 +93,20 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             within_runtime(run(settings))
         }
         Command::Demo => within_runtime(demo()),
-        Command::Simulate => within_runtime(simulate()),
+        Command::Simulate(args) => within_runtime(async { Ok(simulate::run(args).await?) }),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
     }
 }
 
-// Place-holders until the commands themselves arrive as `run::run`, `demo::demo` and `simulate::simulate`.
+// Place-holders until the commands themselves arrive as `run::run` and `demo::run`.
 async fn run(_settings: Settings) -> Result<(), Failure> {
     Err(anyhow!("`run` is not built yet").into())
 }
 
 async fn demo() -> Result<(), Failure> {
     Err(anyhow!("`demo` is not built yet").into())
-}
-
-async fn simulate() -> Result<(), Failure> {
-    Err(anyhow!("`simulate` is not built yet").into())
 }
 
 fn within_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {

@@ -1,0 +1,127 @@
+use super::*;
+
+async fn ask(world: &World, tenant: &str, version: &str, form: &[(&str, &str)]) -> (u16, Value) {
+    let url = world.sim.api_root().join(&format!("{tenant}/oauth2{version}/token")).unwrap();
+    let answer = world.client.post(url).form(form).send().await.unwrap();
+    (answer.status().as_u16(), read(answer).await)
+}
+
+fn tenant() -> TenantScenario {
+    TenantScenario::default()
+}
+
+#[tokio::test]
+async fn s1_version_1_gives_numbers_as_strings_and_version_2_as_numbers() {
+    let world = World::of(tenant()).await;
+    let (id, known) = (tenant().id.to_string(), tenant());
+    let mut form = vec![
+        ("grant_type", "client_credentials"),
+        ("client_id", known.client_id.as_str()),
+        ("client_secret", known.client_secret.expose_secret()),
+        ("resource", "https://manage.office.com"),
+    ];
+    let (status, v1) = ask(&world, &id, "", &form).await;
+    assert_eq!((status, v1["expires_in"].as_str(), v1["token_type"].as_str()), (200, Some("3599"), Some("Bearer")));
+    assert_eq!(v1["resource"], "https://manage.office.com");
+    form[3] = ("scope", "https://manage.office.com/.default");
+    let (status, v2) = ask(&world, &id, "/v2.0", &form).await;
+    assert_eq!((status, v2["expires_in"].as_u64(), v2.get("resource")), (200, Some(3_599), None));
+    form.push(("resource", "https://manage.office.com"));
+    assert_eq!(ask(&world, &id, "/v2.0", &form).await.1["error_codes"][0], 901_002);
+}
+
+#[tokio::test]
+async fn s1_a_wrong_tenant_client_or_secret_is_refused_as_the_login_service_does() {
+    let world = World::of(tenant()).await;
+    let (id, known) = (tenant().id.to_string(), tenant());
+    let cases = [
+        ("00000000-0000-0000-0000-000000000009", known.client_id.as_str(), "x", 400, "invalid_request", 90_002),
+        (&id, "somebody-else", "x", 400, "unauthorized_client", 700_016),
+        (&id, known.client_id.as_str(), "x", 401, "invalid_client", 7_000_215),
+    ];
+    for (id, client, secret, status, error, number) in cases {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", client),
+            ("client_secret", secret),
+            ("scope", "https://manage.office.com/.default"),
+        ];
+        let (was, body) = ask(&world, id, "/v2.0", &form).await;
+        assert_eq!((was, body["error"].as_str(), body["error_codes"][0].as_u64()), (status, Some(error), Some(number)));
+        assert!(body["error_description"].as_str().unwrap().starts_with(&format!("AADSTS{number}: ")));
+        assert!(!body.to_string().contains(known.client_secret.expose_secret()));
+    }
+}
+
+#[tokio::test]
+async fn s3_a_token_carries_its_claims_and_lapses() {
+    let world = World::of(TenantScenario { token_lifetime: seconds(2), roles: vec![], ..tenant() }).await;
+    let [header, claims, signature] = world.token.split('.').collect::<Vec<_>>().try_into().unwrap();
+    assert!([header, claims, signature].iter().all(|part| !part.is_empty()));
+    let claims = decode(claims);
+    assert_eq!(claims["aud"], "https://manage.office.com");
+    assert_eq!(claims["tid"], tenant().id.to_string());
+    assert_eq!(claims["appid"], tenant().client_id);
+    assert_eq!(claims["roles"], serde_json::json!([]));
+    assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 2);
+    assert!(is_ok(&world.get("subscriptions/list").await));
+    world.sim.control().advance(SignedDuration::from_secs(2));
+    assert_eq!(world.get("subscriptions/list").await.status(), 401);
+}
+
+fn decode(part: &str) -> Value {
+    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = part.chars().flat_map(|c| (0..6).rev().map(move |bit| letters.find(c).unwrap() >> bit & 1));
+    let bits: Vec<usize> = bits.collect();
+    let bytes: Vec<u8> =
+        bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |value, bit| value << 1 | *bit as u8)).collect();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn s10_no_token_or_a_bad_one_is_denied_with_the_message_body() {
+    let mut world = World::of(tenant()).await;
+    let url = world.call(Method::GET, "subscriptions/list").build().unwrap().url().clone();
+    world.token.push('x');
+    let answers = [world.client.get(url).send().await.unwrap(), world.get("subscriptions/list").await];
+    for answer in answers {
+        assert_eq!((answer.status().as_u16(), header(&answer, "www-authenticate")), (401, "Bearer"));
+        let body = answer.bytes().await.unwrap();
+        assert_eq!(&body[..], br#"{"Message":"Authorization has been denied for this request."}"#);
+        assert_eq!(body.len(), 61);
+    }
+}
+
+#[tokio::test]
+async fn s11_a_token_for_another_audience_is_denied_and_one_for_another_tenant_is_told_so() {
+    let other = TenantScenario { id: TenantScenario::default().id, ..tenant() };
+    let second = TenantScenario {
+        id: crate::domain::TenantId("9a3c1f6e-5a0b-4d5e-9c7a-0c0a17e50009".parse().unwrap()),
+        ..tenant()
+    };
+    let mut world = World::with(Scenario { tenants: vec![other, second.clone()], ..Scenario::default() }).await;
+    world.token = world.token_for(&tenant(), "https://graph.microsoft.com").await;
+    assert_eq!(world.get("subscriptions/list").await.status(), 401);
+    world.token = world.token_for(&second, "https://manage.office.com").await;
+    let (status, code, text) = refusal(world.get("subscriptions/list").await).await;
+    assert_eq!((status, code.as_str()), (400, "AF20010"));
+    assert!(text.contains(&second.id.to_string()));
+}
+
+#[tokio::test]
+async fn s11_the_client_id_is_taken_for_the_tenant_when_the_scenario_says_so() {
+    for (is_taken, expected) in [(true, 200), (false, 400)] {
+        let world = World::of(TenantScenario { client_id_as_tenant: is_taken, ..tenant() }).await;
+        let path = format!("api/v1.0/{}/activity/feed/subscriptions/list", tenant().client_id);
+        let answer = world.follow(world.sim.api_root().join(&path).unwrap().as_str()).await;
+        assert_eq!(answer.status(), expected);
+    }
+}
+
+#[tokio::test]
+async fn s12_a_missing_role_refuses_its_type_only() {
+    let world = World::of(TenantScenario { roles: vec!["ActivityFeed.Read".to_owned()], ..tenant() }).await;
+    let (status, code, _) = refusal(world.post("subscriptions/start?contentType=DLP.All").await).await;
+    assert_eq!((status, code.as_str()), (401, "AF10001"));
+    assert!(is_ok(&world.post("subscriptions/start?contentType=Audit.Exchange").await));
+}
