@@ -3,13 +3,20 @@
 mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
 mod gaps; // a gap as JSON
+pub mod listings; // a listing as a message
+mod member; // our place in the consumer group
 mod partition; // where a tenant lives
+mod publisher; // records in transactions
+mod restore; // what a partition's new owner must know
 mod topics; // created if missing, checked if there
 
 pub use self::{
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
     gaps::{Gap, MissingListings, MissingRecord, Unreadable},
+    member::{Member, MemberEvent},
     partition::partition_of,
+    publisher::{Message, Publisher, TransactionError},
+    restore::{RestoreError, Restored, restore},
     topics::{Problem, TopicError, ensure},
 };
