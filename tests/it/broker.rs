@@ -218,6 +218,8 @@ log.dirs={}
 /// One replica of everything, few internal partitions, and no waiting that only helps large clusters.
 const SETTINGS: &str = "\
 auto.create.topics.enable=false
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.cleaner.dedupe.buffer.size=4194304

@@ -1,7 +1,7 @@
 //! That the pieces do what the other tests trust them to do. A harness that cannot fail proves nothing.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::Path,
     process::{Command, Stdio},
@@ -134,15 +134,12 @@ fn a_child_dies_with_a_test_process_that_is_killed() {
     holder.arg(keeper.get_program()).args(keeper.get_args()).arg("600").stdout(Stdio::piped()).stderr(Stdio::null());
     let mut holder = holder.spawn().unwrap();
     let mut pid = String::new();
-    let mut out = holder.stdout.take().unwrap();
-    let mut byte = [0];
-    while out.read(&mut byte).unwrap() == 1 && byte != *b"\n" {
-        pid.push(char::from(byte[0]));
-    }
-    assert!(Path::new("/proc").join(&pid).exists());
+    BufReader::new(holder.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    let proc = Path::new("/proc").join(pid.trim());
+    assert!(proc.exists());
     holder.kill().unwrap();
     holder.wait().unwrap();
-    wait::until("the orphan is gone", PATIENCE, || !Path::new("/proc").join(&pid).exists());
+    wait::until("the orphan is gone", PATIENCE, || !proc.exists());
     wait::until("its files are gone", PATIENCE, || !files.path().exists());
 }
 
@@ -185,10 +182,11 @@ fn a_page_of_the_process_is_had_with_its_status() {
     let listener = TcpListener::bind(process.listen()).unwrap();
     let server = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        let mut request = [0; 1024];
-        let length = stream.read(&mut request).unwrap();
+        let mut request = String::new();
+        let mut lines = BufReader::new(&stream);
+        while lines.read_line(&mut request).unwrap() > 2 {} // the empty line is two bytes
         stream.write_all(b"HTTP/1.0 503 Service Unavailable\r\nx: y\r\n\r\nnot yet").unwrap();
-        String::from_utf8_lossy(&request[..length]).into_owned()
+        request
     });
     assert_eq!(process.get("/readyz").unwrap(), (503, "not yet".to_owned()));
     assert!(server.join().unwrap().starts_with("GET /readyz HTTP/1.0\r\n"));

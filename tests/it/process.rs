@@ -130,7 +130,7 @@ impl Process {
         let mut stream = TcpStream::connect_timeout(&self.listen, patience)?;
         stream.set_read_timeout(Some(patience))?;
         // HTTP/1.0, because its answer ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.listen)?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.listen).as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         parse(&answer).ok_or_else(|| io::Error::other("the answer is not HTTP"))
