@@ -1,7 +1,7 @@
 //! A listing as a message of the listings topic: written by whoever finds a content, read by whoever owns its partition.
 //! The times of a content travel in headers, as they were read from the API, so that no second reading can differ.
 
-use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -82,13 +82,11 @@ impl ListingsWriter {
     }
 }
 
-fn delivered(delivery: &mut DeliveryFuture) -> impl Future<Output = Result<(), KafkaError>> {
-    async {
-        match delivery.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err((error, _))) => Err(error),
-            Err(_) => Err(KafkaError::Canceled),
-        }
+async fn delivered(delivery: &mut DeliveryFuture) -> Result<(), KafkaError> {
+    match delivery.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err((error, _))) => Err(error),
+        Err(_) => Err(KafkaError::Canceled),
     }
 }
 
@@ -250,7 +248,10 @@ mod tests {
     fn a_part_that_is_missing_or_wrong_is_named() {
         let (key, value, headers) = message_parts(&listing());
         let good = (Some(key.as_bytes()), Some(&value[..]), Some(&headers), Some(0));
-        let of = |(key, payload, headers, ms)| decode::<OwnedHeaders>(key, payload, headers, ms).unwrap_err();
+        type Parts<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, Option<&'a OwnedHeaders>, Option<i64>);
+        fn of((key, payload, headers, ms): Parts<'_>) -> NotAListing {
+            decode(key, payload, headers, ms).unwrap_err()
+        }
         assert_eq!(of((None, good.1, good.2, good.3)), NotAListing::Lacks("key"));
         assert_eq!(of((Some(b"x"), good.1, good.2, good.3)), NotAListing::Contradicts("key"));
         assert_eq!(of((good.0, None, good.2, good.3)), NotAListing::Lacks("value"));

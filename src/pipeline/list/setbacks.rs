@@ -79,8 +79,8 @@ impl Setbacks {
         }
     }
 
-    /// Kafka did not take what was listed.
-    pub fn not_appended(&mut self, rests: &Rests, draw: f64) -> Duration {
+    /// One more failure that is no error of the API. Returns how long to rest.
+    pub fn failed(&mut self, rests: &Rests, draw: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
         rests.backoff.delay(self.failures, draw)
     }

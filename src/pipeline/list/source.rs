@@ -22,6 +22,9 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// pages again, and a long one might never come to its end.
 const PAGE_TRIES: u32 = 5;
 
+/// A subscription that is refused so often although it runs, or was started, is shown to a person (docs/api/contract.md 5).
+const STUBBORN: u32 = 5;
+
 /// The lister of one source.
 pub struct SourceLister<'a, D, A> {
     shared: &'a Following<D, A>,
@@ -61,7 +64,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
     /// Lists until the partition is lost.
     pub async fn follow(mut self, is_subscription_missing: bool) -> ListingEnds {
         if is_subscription_missing {
-            self.subscribe().await;
+            self.subscribe(None).await;
         }
         loop {
             let waiting = self.shared.lister.desk.wanted(self.source, Vec::new(), Origin::Follow).await;
@@ -90,7 +93,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             Err(Halt::LostPartition) => return ControlFlow::Break(()),
             Err(Halt::Kafka(error)) => {
                 self.planner.failed(pass, window);
-                let rest = self.setbacks.not_appended(&self.shared.rests, rand::random());
+                let rest = self.setbacks.failed(&self.shared.rests, rand::random());
                 let (tenant, kind) = self.labels();
                 warn!(tenant, content_type = kind, "could not append listings: {error}; the window is listed again");
                 sleep(rest).await;
@@ -166,7 +169,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
     /// AF20022 or AF20023: starts the subscription, or waits for the person who does.
     async fn subscription_is_missing(&mut self, error: &ApiError) {
         match self.shared.lister.settings.subscriptions {
-            Subscriptions::Manage => self.subscribe().await,
+            Subscriptions::Manage => self.subscribe(Some(error)).await,
             Subscriptions::Leave => {
                 self.shared.troubles.stands(self.source.content_type, error);
                 sleep(self.shared.rests.person).await;
@@ -174,8 +177,8 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         }
     }
 
-    /// One try to have the subscription running, and the rest that is due after it.
-    async fn subscribe(&mut self) {
+    /// One try to have the subscription running, and the rest that is due after it. `refusal`: the listing's.
+    async fn subscribe(&mut self, refusal: Option<&ApiError>) {
         let rests = &self.shared.rests;
         match self.start_subscription().await {
             Ok(true) => {
@@ -185,7 +188,10 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             }
             // It runs, or was started a moment ago, and the listing does not know it yet.
             Ok(false) => {
-                let rest = self.setbacks.not_appended(rests, rand::random());
+                if let Some(refusal) = refusal.filter(|_| STUBBORN <= self.setbacks.failures()) {
+                    self.shared.troubles.stands(self.source.content_type, refusal);
+                }
+                let rest = self.setbacks.failed(rests, rand::random());
                 sleep(rest.max(rests.subscribed)).await;
             }
             Err(error) => self.wait_out(&error).await,
