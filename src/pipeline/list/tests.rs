@@ -24,6 +24,7 @@ use crate::{
 
 const QUICK: Rests = Rests {
     backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(20)),
+    asked_max: Duration::from_millis(20),
     person: Duration::from_millis(20),
     token: Duration::from_millis(20),
     subscribed: Duration::from_millis(1),
