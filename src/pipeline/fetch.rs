@@ -30,8 +30,15 @@ pub struct Job {
 #[derive(Debug)]
 pub enum Work {
     /// Some records; the permit is memory that is free again once they are handed to the producer.
-    Records { ticket: Ticket, batch: Batch, memory: OwnedSemaphorePermit },
-    Ended { ticket: Ticket, ended: Ended },
+    Records {
+        ticket: Ticket,
+        batch: Batch,
+        memory: OwnedSemaphorePermit,
+    },
+    Ended {
+        ticket: Ticket,
+        ended: Ended,
+    },
 }
 
 /// How a fetch ended.
@@ -120,13 +127,7 @@ async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Wor
 }
 
 /// Gives the records away as soon as there is memory for them to wait in.
-async fn hand_over(
-    ticket: Ticket,
-    batch: &mut Batch,
-    memory: &Arc<Semaphore>,
-    share: &Share,
-    results: &Sender<Work>,
-) {
+async fn hand_over(ticket: Ticket, batch: &mut Batch, memory: &Arc<Semaphore>, share: &Share, results: &Sender<Work>) {
     if batch.is_empty() {
         return;
     }

@@ -26,7 +26,7 @@ use self::{
     source::SourceLister,
     troubles::{Troubles, told},
 };
-use super::Desk;
+use super::desk::Desk;
 use crate::{
     api::{ApiError, TenantApi},
     config::{Settings, Subscriptions, Tenant},

@@ -68,8 +68,18 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
         publisher.init(PATIENCE).map_err(|fault| not_begun(&settings, &fault))?;
         let member = Arc::new(Member::join(&settings.kafka, events).map_err(broken)?);
         let parts = Parts {
-            settings, metrics, health, member, publisher, events: events_in, requests: requests_in,
-            to_requests, work: results_in, jobs, notices, committing,
+            settings,
+            metrics,
+            health,
+            member,
+            publisher,
+            events: events_in,
+            requests: requests_in,
+            to_requests,
+            work: results_in,
+            jobs,
+            notices,
+            committing,
         };
         Writer::new(parts).run()
     };
@@ -185,7 +195,8 @@ impl Common {
     /// Two processes that both report a tenant would make sums and maxima lie.
     fn forget_tenants(&self, partition: i32) {
         let count = self.settings.kafka.partitions;
-        let gone = self.settings.tenants.iter().filter(|tenant| crate::kafka::partition_of(tenant.id, count) == partition);
+        let gone =
+            self.settings.tenants.iter().filter(|tenant| crate::kafka::partition_of(tenant.id, count) == partition);
         gone.for_each(|tenant| self.metrics.forget_tenant(&tenant.name));
     }
 }

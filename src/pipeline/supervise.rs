@@ -198,7 +198,13 @@ impl Refused {
 /// Tenant, application or cloud are not what the settings say: AADSTS90002, 900023, 700016, 70001, 700011, 900382,
 /// 900432, 90038 (docs/api/contract.md 2.5).
 const WRONG_SETTINGS: [&str; 8] = [
-    "AADSTS90002", "AADSTS900023", "AADSTS700016", "AADSTS70001", "AADSTS700011", "AADSTS900382", "AADSTS900432",
+    "AADSTS90002",
+    "AADSTS900023",
+    "AADSTS700016",
+    "AADSTS70001",
+    "AADSTS700011",
+    "AADSTS900382",
+    "AADSTS900432",
     "AADSTS90038",
 ];
 

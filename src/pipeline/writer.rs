@@ -10,10 +10,7 @@ mod upkeep; // gauges, forgetting, moving, pausing
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicI64},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use self::{owned::Owned, transaction::Transaction};
 use super::{
@@ -48,9 +45,21 @@ pub struct Ticket {
 /// What others ask of the writer.
 #[derive(Debug)]
 pub enum Request {
-    Restored { epoch: u64, partition: i32, outcome: Result<Box<Restored>, RestoreError> },
-    Wanted { source: Source, contents: Vec<ContentKey>, origin: Origin, reply: oneshot::Sender<Option<Wanted>> },
-    Unclaim { source: Source, contents: Vec<ContentKey> },
+    Restored {
+        epoch: u64,
+        partition: i32,
+        outcome: Result<Box<Restored>, RestoreError>,
+    },
+    Wanted {
+        source: Source,
+        contents: Vec<ContentKey>,
+        origin: Origin,
+        reply: oneshot::Sender<Option<Wanted>>,
+    },
+    Unclaim {
+        source: Source,
+        contents: Vec<ContentKey>,
+    },
     /// Start nothing new; come to an end within this time.
     Drain(Duration),
 }
@@ -59,8 +68,13 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Notice {
     /// The partition is restored: list these sources, none before its floor.
-    Taken { partition: i32, sources: Vec<(Source, Option<Timestamp>)> },
-    Lost { partition: i32 },
+    Taken {
+        partition: i32,
+        sources: Vec<(Source, Option<Timestamp>)>,
+    },
+    Lost {
+        partition: i32,
+    },
 }
 
 /// Why the writer ended.
@@ -69,7 +83,9 @@ pub enum WriterError {
     /// Begin anew with a new producer, a new member and everything restored (docs/exactly-once.md, rule 10).
     #[error("begin anew: {0}")]
     Broken(String),
-    #[error("another instance uses kafka.slot `{slot}` of group `{group}`; give each process a slot of its own: {cause}")]
+    #[error(
+        "another instance uses kafka.slot `{slot}` of group `{group}`; give each process a slot of its own: {cause}"
+    )]
     SlotTaken { slot: String, group: String, cause: String },
     #[error(transparent)]
     Refused(RestoreError),
@@ -129,7 +145,9 @@ impl Writer {
         let names = tenants.iter().map(|tenant| (tenant.id, tenant.name.clone())).collect();
         let sources = tenants
             .iter()
-            .flat_map(|tenant| tenant.content_types.iter().map(|kind| Source { tenant: tenant.id, content_type: *kind }))
+            .flat_map(|tenant| {
+                tenant.content_types.iter().map(|kind| Source { tenant: tenant.id, content_type: *kind })
+            })
             .collect();
         let record_limit = parts.settings.kafka.max_record_bytes;
         Self {
@@ -200,7 +218,11 @@ impl Writer {
 
     fn take_work(&mut self, item: Work) -> Result<(), WriterError> {
         let outcome = match item {
-            Work::Records { ticket, batch, .. } => self.publish(ticket, &batch),
+            Work::Records { ticket, batch, memory } => {
+                let published = self.publish(ticket, &batch);
+                drop((batch, memory));
+                published
+            }
             Work::Ended { ticket, ended } => self.settle(ticket, ended),
         };
         self.survive(outcome)?;
@@ -220,7 +242,10 @@ impl Writer {
             MemberEvent::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.assigned(partition)),
             MemberEvent::Revoked(partitions) => return self.revoked(&partitions),
             MemberEvent::Listing { partition, offset, listing } => self.read(partition, offset, listing),
-            MemberEvent::Joined => self.parts.health.ok("kafka"),
+            MemberEvent::Joined => {
+                self.parts.health.ok("kafka");
+                self.parts.health.ok("partitions");
+            }
             MemberEvent::Trouble(why) => {
                 let servers = &self.parts.settings.kafka.bootstrap_servers;
                 self.parts.health.not_ok("kafka", format!("{servers}: {why}"));
@@ -324,7 +349,13 @@ impl Writer {
             Err(refused) => return Err(WriterError::Refused(refused)),
         };
         let ids: usize = restored.ledgers.values().map(crate::domain::Ledger::ids).sum();
-        info!(partition, ids, committed = restored.committed, took_ms = restored.took.as_millis(), "partition restored");
+        info!(
+            partition,
+            ids,
+            committed = restored.committed,
+            took_ms = restored.took.as_millis(),
+            "partition restored"
+        );
         self.parts.metrics.ledger_restore_seconds.observe(restored.took.as_secs_f64());
         self.own(epoch, *restored)
     }
@@ -465,7 +496,9 @@ impl Writer {
     /// The attempt that a ticket names, if it still means anything.
     fn current(&mut self, ticket: Ticket) -> Option<&mut Owned> {
         match self.partitions.get_mut(&ticket.partition) {
-            Some(Partition::Owned(owned)) if owned.epoch == ticket.epoch && owned.running.contains_key(&ticket.attempt) => {
+            Some(Partition::Owned(owned))
+                if owned.epoch == ticket.epoch && owned.running.contains_key(&ticket.attempt) =>
+            {
                 Some(owned)
             }
             _ => None,

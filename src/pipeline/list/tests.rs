@@ -18,7 +18,7 @@ use crate::{
     api::Api,
     config::{Cloud, Credential},
     domain::{Backoff, ContentKey, Source},
-    pipeline::Wanted,
+    pipeline::desk::Wanted,
     simulator::{Failure, Faults, History, Operation, Rule, Scenario, Simulator, SourceScenario, TenantScenario, When},
 };
 

@@ -92,12 +92,7 @@ impl Writer {
     }
 
     /// Settles a content within the open transaction.
-    fn settle_as(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        broken: Option<&Broken>,
-    ) -> Result<(), TransactionError> {
+    fn settle_as(&mut self, ticket: Ticket, outcome: Outcome, broken: Option<&Broken>) -> Result<(), TransactionError> {
         self.open_for_sending()?;
         let Some(owned) = self.current(ticket) else { return Ok(()) };
         let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
@@ -148,7 +143,11 @@ impl Writer {
             }
             (Outcome::Published, Outcome::Gap(reason)) => {
                 // Its records are in Kafka since the first fetch.
-                warn!(content_id = content.content_id, "could not look at a content a second time: {}", reason.as_str());
+                warn!(
+                    content_id = content.content_id,
+                    "could not look at a content a second time: {}",
+                    reason.as_str()
+                );
                 Ok(())
             }
             _ => Ok(()),

@@ -27,9 +27,10 @@ impl Writer {
         }
         self.open_for_sending()?;
         // The open may have found that the partition is not ours any more.
-        let Some(content) = self.current(ticket).and_then(|owned| {
-            owned.running.get(&ticket.attempt).map(|running| running.listing.content.clone())
-        }) else {
+        let Some(content) = self
+            .current(ticket)
+            .and_then(|owned| owned.running.get(&ticket.attempt).map(|running| running.listing.content.clone()))
+        else {
             return Ok(());
         };
         let (now, topic) = (Timestamp::now(), self.output_topic(content.source));
@@ -155,7 +156,12 @@ impl Writer {
             self.send_entry(source.tenant, partition, &entry)?;
         }
         let Some(lost) = lost else { return Ok(()) };
-        error!(partition, first = lost.first_offset, end = lost.end_offset, "a gap: listings expired before they were read");
+        error!(
+            partition,
+            first = lost.first_offset,
+            end = lost.end_offset,
+            "a gap: listings expired before they were read"
+        );
         let now = Timestamp::now();
         self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, now) })
     }
