@@ -56,7 +56,7 @@ enum Command {
     /// Show the whole pipeline at work with a simulated tenant; needs no set-up.
     Demo,
     /// Serve a simulated Management Activity API, to try a connector against.
-    Simulate(simulate::SimulateArgs),
+    Simulate(Box<simulate::SimulateArgs>),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -94,7 +94,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             within_runtime(run::run(settings))
         }
         Command::Demo => within_runtime(demo()),
-        Command::Simulate(args) => within_runtime(async { Ok(simulate::run(args).await?) }),
+        Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),

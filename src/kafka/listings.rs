@@ -1,14 +1,18 @@
 //! A listing as a message of the listings topic: written by whoever finds a content, read by whoever owns its partition.
 //! The times of a content travel in headers, as they were read from the API, so that no second reading can differ.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     message::{Header, Headers, OwnedHeaders},
-    producer::{DeliveryFuture, FutureProducer, FutureRecord},
+    producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
 };
 use serde::Deserialize;
 use tokio::time::sleep;
@@ -22,7 +26,8 @@ use crate::{
 
 /// Appends listings to their topic, outside of any transaction (docs/exactly-once.md, rule 18). One per process.
 pub struct ListingsWriter {
-    producer: FutureProducer,
+    settings: config::Kafka,
+    producer: Mutex<FutureProducer>,
     topic: String,
     /// As configured, never as the cluster says (rule 17).
     partitions: i32,
@@ -38,7 +43,8 @@ impl ListingsWriter {
     /// When librdkafka does not take the configuration.
     pub fn new(settings: &config::Kafka) -> Result<Self, KafkaError> {
         Ok(Self {
-            producer: client_config(settings, Role::ListingsProducer).create()?,
+            producer: Mutex::new(client_config(settings, Role::ListingsProducer).create()?),
+            settings: settings.clone(),
             topic: settings.listings_topic(),
             partitions: settings.partitions,
         })
@@ -50,6 +56,26 @@ impl ListingsWriter {
     /// When one was not acknowledged: each of them may then be in the topic or not. Appending them again does no harm,
     /// because a listing is a hint.
     pub async fn append(&self, contents: &[Arc<Listed>], origin: Origin) -> Result<(), KafkaError> {
+        let producer = self.producer();
+        let outcome = self.append_by(&producer, contents, origin).await;
+        if outcome.is_err() && producer.client().fatal_error().is_some() {
+            // A producer that met a fatal error takes nothing any more.
+            let another = client_config(&self.settings, Role::ListingsProducer).create()?;
+            *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = another;
+        }
+        outcome
+    }
+
+    fn producer(&self) -> FutureProducer {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn append_by(
+        &self,
+        producer: &FutureProducer,
+        contents: &[Arc<Listed>],
+        origin: Origin,
+    ) -> Result<(), KafkaError> {
         let now = Timestamp::now();
         let mut sent = Vec::with_capacity(contents.len());
         let mut acknowledged = 0;
@@ -62,7 +88,7 @@ impl ListingsWriter {
                 .key(&key)
                 .payload(&value[..])
                 .headers(headers);
-            while let Err((error, refused)) = self.producer.send_result(record).map(|delivery| sent.push(delivery)) {
+            while let Err((error, refused)) = producer.send_result(record).map(|delivery| sent.push(delivery)) {
                 if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                     return Err(error);
                 }

@@ -131,6 +131,9 @@ impl Drop for Member {
     }
 }
 
+/// Events that wait for the writer; polling rests beyond, far shorter than `max.poll.interval.ms`.
+const MOST_EVENTS: usize = 10_000;
+
 struct Poller {
     consumer: Arc<BaseConsumer<Context>>,
     events: Sender<MemberEvent>,
@@ -141,6 +144,11 @@ impl Poller {
     fn run(self) {
         let mut told = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
+            // The writer is in a commit: it pauses partitions that have enough as soon as it looks.
+            if MOST_EVENTS < self.events.len() {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
             let event = match self.consumer.poll(Duration::from_millis(100)) {
                 None => continue,
                 Some(Ok(message)) => read(&message),

@@ -35,11 +35,8 @@ pub enum TransactionError {
     /// The transaction has to be aborted; the producer goes on.
     #[error("the transaction has to be aborted")]
     Abort(#[source] KafkaError),
-    /// A message is larger than its topic takes: aborted, and the message must not be sent again.
-    #[error("a message is larger than its topic takes")]
-    Oversize,
-    /// Another producer has our transactional id.
-    #[error("another instance uses this slot")]
+    /// Another producer has our transactional id, or the transaction timed out: librdkafka tells both alike.
+    #[error("fenced: another instance uses this slot, or the transaction timed out")]
     Fenced(#[source] KafkaError),
     /// Nobody knows whether the transaction was committed, or the producer is of no use any more: a new one, and everything restored.
     #[error("the producer is of no use any more")]
@@ -76,7 +73,11 @@ impl Publisher {
     /// # Errors
     /// See [`TransactionError`].
     pub fn begin(&self) -> Result<(), TransactionError> {
-        *self.acks.counts() = Counts::default();
+        {
+            let mut counts = self.acks.counts();
+            // Late reports of an earlier round, which at-least-once cannot take back, do not count for this one.
+            *counts = Counts { round: counts.round.wrapping_add(1), ..Counts::default() };
+        }
         if self.transactional { self.producer.begin_transaction().map_err(classify) } else { Ok(()) }
     }
 
@@ -86,7 +87,7 @@ impl Publisher {
     /// See [`TransactionError`].
     pub fn send(&self, message: Message<'_>) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
-        let mut record = message.record();
+        let mut record = message.record(self.acks.counts().round);
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
@@ -96,8 +97,13 @@ impl Publisher {
                     record = back;
                     thread::sleep(Duration::from_millis(2));
                 }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    return Err(TransactionError::Oversize);
+                Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    self.acks.counts().oversize = true;
+                    return Err(TransactionError::Abort(error));
+                }
+                // librdkafka has given the transaction up on its own thread already.
+                Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::State), _)) if self.transactional => {
+                    return Err(TransactionError::Abort(error));
                 }
                 Err((error, _)) => return Err(classify(error)),
             }
@@ -122,9 +128,6 @@ impl Publisher {
         }
         match counts.failure.take() {
             None => Ok(()),
-            Some(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
-                Err(TransactionError::Oversize)
-            }
             Some(error) => Err(TransactionError::Abort(error)),
         }
     }
@@ -144,9 +147,18 @@ impl Publisher {
     /// Commits what was sent and acknowledged.
     ///
     /// # Errors
-    /// [`TransactionError::Abort`] only when the broker says so; everything unclear is [`TransactionError::Unknown`] (rule 10).
+    /// [`TransactionError::Unknown`] or [`TransactionError::Fenced`].
     pub fn commit(&self) -> Result<(), TransactionError> {
-        again(self.timeout, || self.producer.commit_transaction(self.timeout))
+        match again(self.timeout, || self.producer.commit_transaction(self.timeout)) {
+            // Once its end was sent, only the broker knows how it ended (rule 10).
+            Err(TransactionError::Abort(error)) => Err(TransactionError::Unknown(error)),
+            ended => ended,
+        }
+    }
+
+    /// Whether a topic refused a message for its size since the last [`Self::begin`]. Complete after [`Self::abort`].
+    pub fn met_oversize(&self) -> bool {
+        self.acks.counts().oversize
     }
 
     /// Takes back what was sent since [`Self::begin`]. At-least-once has nothing to take back with.
@@ -179,8 +191,8 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn record(self) -> BaseRecord<'a, [u8], [u8]> {
-        let mut record = BaseRecord::to(self.topic).payload(self.value);
+    fn record(self, round: usize) -> BaseRecord<'a, [u8], [u8], usize> {
+        let mut record = BaseRecord::with_opaque_to(self.topic, round).payload(self.value);
         record.partition = self.partition;
         record.timestamp = self.timestamp;
         record.headers = self.headers;
@@ -233,9 +245,11 @@ impl std::ops::Deref for Acks {
 
 #[derive(Default)]
 struct Counts {
+    round: usize,
     sent: u64,
     done: u64,
     failure: Option<KafkaError>,
+    oversize: bool,
 }
 
 impl Acks {
@@ -251,12 +265,18 @@ impl ClientContext for Acks {
 }
 
 impl ProducerContext for Acks {
-    type DeliveryOpaque = ();
+    /// The round that a message was sent in.
+    type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+    fn delivery(&self, result: &DeliveryResult<'_>, round: usize) {
         let mut counts = self.counts();
+        if counts.round != round {
+            return;
+        }
         counts.done += 1;
         if let Err((error, _)) = result {
+            // A failed batch purges the others first, so this may not be the first failure.
+            counts.oversize |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
             counts.failure.get_or_insert_with(|| error.clone());
         }
         // The waiter looks at the numbers itself; waking it for each message would cost more than the message.

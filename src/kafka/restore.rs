@@ -102,13 +102,14 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
     if ledger_low < ledger_end {
         let reader: BaseConsumer = client_config(kafka, Role::LedgerReader).create()?;
         let oldest = first_listing(&reader, &listings, partition, restored.committed, end)?;
+        let needed = needed_from(settings, oldest);
         let from = match settings.listing.start_from {
-            StartFrom::Earliest => needed_from(settings, oldest),
+            StartFrom::Earliest => needed,
             // Where a source began may have been written long ago.
             StartFrom::Now | StartFrom::At(_) => Timestamp::UNIX_EPOCH,
         };
         let from = offset_at(&reader, &kafka.ledger_topic(), partition, from)?.max(ledger_low);
-        read_ledger(settings, &reader, from, ledger_end, &mut restored)?;
+        read_ledger(settings, &reader, from, ledger_end, Day::of(needed), &mut restored)?;
     }
     restored.took = began.elapsed();
     Ok(restored)
@@ -166,6 +167,7 @@ fn read_ledger(
     reader: &BaseConsumer,
     from: i64,
     end: i64,
+    needed: Day,
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {
     let (topic, partition) = (settings.kafka.ledger_topic(), restored.partition);
@@ -176,7 +178,7 @@ fn read_ledger(
         match reader.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
                 heard = Instant::now();
-                take(settings, restored, &message).map_err(|source| match source {
+                take(settings, restored, &message, needed).map_err(|source| match source {
                     Refused::Entry(source) => {
                         RestoreError::Entry { topic: topic.clone(), partition, offset: message.offset(), source }
                     }
@@ -207,6 +209,7 @@ fn take(
     settings: &Settings,
     restored: &mut Restored,
     message: &rdkafka::message::BorrowedMessage<'_>,
+    needed: Day,
 ) -> Result<(), Refused> {
     let entry = Entry::decode(message.payload().unwrap_or_default()).map_err(Refused::Entry)?;
     if entry.group != settings.kafka.group {
@@ -218,8 +221,9 @@ fn take(
     let appended = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
     let day = Day::of(appended.unwrap_or_else(Timestamp::now));
     let ledger = restored.ledgers.entry(source).or_default();
-    for id in entry.ids.iter() {
-        ledger.restore_id(*id, day);
+    // Entries from before are read for their beginnings only.
+    if needed <= day {
+        entry.ids.iter().for_each(|id| ledger.restore_id(*id, day));
     }
     match entry.kind {
         EntryKind::Began { start_from } => _ = restored.began.insert(source, start_from),

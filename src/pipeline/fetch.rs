@@ -1,8 +1,9 @@
 //! The pool that fetches contents: bounded in number and in bytes, each blob cut into records while it arrives.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use crossbeam_channel::Sender;
+use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
@@ -34,6 +35,7 @@ pub enum Work {
         ticket: Ticket,
         batch: Batch,
         memory: OwnedSemaphorePermit,
+        large: Option<OwnedSemaphorePermit>,
     },
     Ended {
         ticket: Ticket,
@@ -70,10 +72,17 @@ pub async fn pool(settings: Arc<Settings>, api: Api, mut jobs: mpsc::UnboundedRe
         let tenant = api.tenant(job.content.source.tenant);
         running.spawn(async move {
             let ticket = job.ticket;
-            let ended = tokio::select! {
-                () = job.cancel.cancelled() => Ended::Cancelled,
-                ended = run(&job, tenant, &slots, &share, &results) => ended,
-            };
+            let fetched = AssertUnwindSafe(async {
+                tokio::select! {
+                    () = job.cancel.cancelled() => Ended::Cancelled,
+                    ended = run(&job, tenant, &slots, &share, &results) => ended,
+                }
+            });
+            // A content that we fail on must not be in flight for ever.
+            let ended = fetched.catch_unwind().await.unwrap_or_else(|_| {
+                let answer = "the connector failed on it; please report this".to_owned();
+                Ended::Failed(Broken { fate: Fate::Unreadable, answer, unreadable: None })
+            });
             // The writer ends before the pool does; then nobody wants it.
             let _ = results.send(Work::Ended { ticket, ended });
         });
@@ -112,22 +121,28 @@ async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Wor
         head.add(&chunk);
         let outcome = splitter.push(&chunk, &mut batch);
         if BATCH_BYTES <= batch.bytes() || (!batch.is_empty() && outcome.is_err()) {
-            hand_over(ticket, &mut batch, &memory, share, results).await;
+            hand_over(ticket, &mut batch, &memory, large.take(), share, results).await;
         }
         outcome.map_err(|fault| head.unreadable(fault))?;
-        if splitter.held_bytes() < share.kib * 512 {
-            large = None;
-        } else if large.is_none() {
-            large = Some(share.large.acquire().await);
+        if large.is_none() && share.kib * 512 < splitter.held_bytes() {
+            // Given back with the batch that brings the record.
+            large = Arc::clone(&share.large).acquire_owned().await.ok();
         }
     }
     let finished = splitter.finish();
-    hand_over(ticket, &mut batch, &memory, share, results).await;
+    hand_over(ticket, &mut batch, &memory, large, share, results).await;
     finished.map_err(|fault| head.unreadable(fault))
 }
 
 /// Gives the records away as soon as there is memory for them to wait in.
-async fn hand_over(ticket: Ticket, batch: &mut Batch, memory: &Arc<Semaphore>, share: &Share, results: &Sender<Work>) {
+async fn hand_over(
+    ticket: Ticket,
+    batch: &mut Batch,
+    memory: &Arc<Semaphore>,
+    large: Option<OwnedSemaphorePermit>,
+    share: &Share,
+    results: &Sender<Work>,
+) {
     if batch.is_empty() {
         return;
     }
@@ -135,7 +150,7 @@ async fn hand_over(ticket: Ticket, batch: &mut Batch, memory: &Arc<Semaphore>, s
     let wanted = u32::try_from(kib).unwrap_or(u32::MAX);
     // The semaphore is ours and never closed.
     let Ok(memory) = Arc::clone(memory).acquire_many_owned(wanted).await else { return };
-    let _ = results.send(Work::Records { ticket, batch: std::mem::take(batch), memory });
+    let _ = results.send(Work::Records { ticket, batch: std::mem::take(batch), memory, large });
 }
 
 /// Records are handed over in portions of this.

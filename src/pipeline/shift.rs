@@ -1,11 +1,6 @@
 //! Member, producer and writer, from start to end, with the listers and the fetch pool that belong to them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, atomic::AtomicI64},
-    thread,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
 use crossbeam_channel::{Sender, unbounded};
 use tokio::{
@@ -19,7 +14,7 @@ use super::{
     desk::WriterDesk,
     fetch::pool,
     list::{TenantLister, follow_tenant},
-    writer::{Notice, Parts, Request, Writer, WriterError},
+    writer::{Committing, Notice, Parts, Request, Writer, WriterError},
 };
 use crate::{
     api::{Api, ApiError},
@@ -39,8 +34,7 @@ pub struct Common {
     pub api: Api,
     pub listings: Arc<ListingsWriter>,
     pub on_refused: Arc<dyn Fn(&ApiError) + Send + Sync>,
-    /// See [`Parts::committing`].
-    pub committing: Arc<AtomicI64>,
+    pub committing: Committing,
 }
 
 /// How long fetches that are going on may take to end when the process is asked to stop.
@@ -64,7 +58,7 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
     let (notices, notices_in) = mpsc::unbounded_channel();
     let (ended, mut ending) = oneshot::channel();
     let (settings, metrics, health) = (Arc::clone(&common.settings), common.metrics.clone(), common.health.clone());
-    let (committing, to_requests) = (Arc::clone(&common.committing), requests.clone());
+    let (committing, to_requests) = (common.committing.clone(), requests.clone());
     let build = move || {
         let publisher = Publisher::new(&settings.kafka, &metrics).map_err(broken)?;
         // The producer first: it fences whoever had our slot before anything is read.

@@ -2,20 +2,16 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
     shift::{self, Common},
-    writer::WriterError,
+    writer::{Committing, WriterError},
 };
 use crate::{
     api::{Api, ApiError, ApiSetupError, TokenState},
@@ -45,6 +41,9 @@ pub enum PipelineError {
 
 /// Between two tries to reach Kafka, and between two shifts.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// A transaction that times out is told like a slot that another instance took. Twice within this, it is the latter.
+const PING_PONG: Duration = Duration::from_secs(120);
 
 /// Topics of a broker that answers nobody's admin calls (the mock) are made by whoever runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +76,8 @@ pub async fn run(
     }
     health.ok("kafka");
     let listings = ListingsWriter::new(&settings.kafka).map_err(|fault| PipelineError::Kafka(fault.to_string()))?;
-    let committing = Arc::new(AtomicI64::new(0));
-    watch(Arc::clone(&committing), settings.kafka.transaction_timeout);
+    let committing = Committing::default();
+    watch(committing.clone(), settings.kafka.transaction_timeout);
     let refusals = Refusals::new(&settings, api.clone());
     let refused = refusals.for_good.clone();
     let common = Common {
@@ -98,17 +97,28 @@ async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> 
     if settings.kafka.delivery == Delivery::AtLeastOnce {
         info!("delivery is at_least_once: a crash may repeat records");
     }
+    let mut fenced: Option<Instant> = None;
     loop {
         let ended = tokio::select! {
             ended = shift::run(common.clone(), stop.clone()) => ended,
             why = refused.wait() => return Err(PipelineError::Microsoft(why)),
         };
+        let is_fenced = matches!(ended, Err(WriterError::Fenced(_)));
         match ended {
             Ok(()) => return Ok(()),
             Err(WriterError::Refused(why)) => return Err(PipelineError::Ledger(why)),
             Err(WriterError::Unauthorised(why)) => return Err(PipelineError::Kafka(why)),
             Err(taken @ WriterError::SlotTaken { .. }) => return Err(PipelineError::SlotTaken(taken.to_string())),
-            Err(WriterError::Broken(why)) => {
+            Err(WriterError::Fenced(why)) if fenced.is_some_and(|before| before.elapsed() < PING_PONG) => {
+                return Err(PipelineError::SlotTaken(format!(
+                    "another instance uses kafka.slot `{}` of group `{}`; give each process a slot of its own: {why}",
+                    settings.kafka.slot, settings.kafka.group
+                )));
+            }
+            Err(WriterError::Broken(why) | WriterError::Fenced(why)) => {
+                if is_fenced {
+                    fenced = Some(Instant::now());
+                }
                 warn!("begins anew, with everything restored: {why}");
                 common.metrics.producer_recreated_total.inc();
                 common.health.not_ok("kafka", format!("{}: {why}", settings.kafka.bootstrap_servers));
@@ -151,17 +161,14 @@ async fn topics_are_there(
     }
 }
 
-/// Ends the process when a commit makes no progress: librdkafka may hang in one for ever when the group's coordinator
-/// is gone, and a restart is what helps (docs/exactly-once.md, rule 10).
-fn watch(committing: Arc<AtomicI64>, transaction_timeout: Duration) {
-    let allowed = i64::try_from((2 * transaction_timeout).as_millis()).unwrap_or(i64::MAX);
+/// Ends the process when a step of a commit makes no progress: librdkafka may hang in one for ever when the group's
+/// coordinator is gone, and a restart is what helps (docs/exactly-once.md, rule 10).
+fn watch(committing: Committing, transaction_timeout: Duration) {
     let looking = std::thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         loop {
             std::thread::sleep(Duration::from_secs(1));
-            let since = committing.load(Ordering::Acquire);
-            let age = Timestamp::now().as_millisecond().saturating_sub(since);
-            if since != 0 && allowed < age {
-                error!("a commit made no progress for {} s; ending, so that a restart can help", age / 1000);
+            if let Some(age) = committing.age().filter(|age| 2 * transaction_timeout < *age) {
+                error!("a commit made no progress for {} s; ending, so that a restart can help", age.as_secs());
                 std::process::exit(i32::from(crate::cli::Exit::Watchdog.code()));
             }
         }

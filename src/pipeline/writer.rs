@@ -10,7 +10,7 @@ mod upkeep; // gauges, forgetting, moving, pausing
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, atomic::AtomicI64},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use self::{owned::Owned, transaction::Transaction};
 use super::{
@@ -82,6 +82,9 @@ pub enum WriterError {
     /// Begin anew with a new producer, a new member and everything restored (docs/exactly-once.md, rule 10).
     #[error("begin anew: {0}")]
     Broken(String),
+    /// Like [`Self::Broken`], unless it comes again at once: then another instance has our slot.
+    #[error("fenced, or the transaction timed out: {0}")]
+    Fenced(String),
     #[error(
         "another instance uses kafka.slot `{slot}` of group `{group}`; give each process a slot of its own: {cause}"
     )]
@@ -90,6 +93,29 @@ pub enum WriterError {
     Refused(RestoreError),
     #[error("Kafka refuses this group: {0}")]
     Unauthorised(String),
+}
+
+/// Since when the step of a commit that is going on has been going on.
+#[derive(Clone, Debug, Default)]
+pub struct Committing(Arc<Mutex<Option<Instant>>>);
+
+impl Committing {
+    fn begins(&self) {
+        self.set(Some(Instant::now()));
+    }
+
+    fn over(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// For how long the step has been going on; `None` when none is.
+    pub fn age(&self) -> Option<Duration> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
 }
 
 /// Everything a writer is made of.
@@ -106,8 +132,8 @@ pub struct Parts {
     pub work: Receiver<Work>,
     pub jobs: mpsc::UnboundedSender<Job>,
     pub notices: mpsc::UnboundedSender<Notice>,
-    /// Milliseconds since 1970 at which the step of a commit that is going on began; 0 when none is.
-    pub committing: Arc<AtomicI64>,
+    /// What the watchdog looks at.
+    pub committing: Committing,
 }
 
 pub struct Writer {
@@ -140,6 +166,9 @@ enum Partition {
     },
     Owned(Box<Owned>),
 }
+
+/// Between two tries to read a ledger.
+const RESTORE_REST: Duration = Duration::from_secs(2);
 
 /// Work items taken between two looks at rebalances and requests.
 const TURN: usize = 64;
@@ -228,16 +257,20 @@ impl Writer {
         let due = self.open.as_ref().map(|open| open.due_in(self.parts.settings.kafka.commit_interval));
         let now = Timestamp::now();
         let wakeups = self.owned().filter_map(|owned| owned.backlog.next_wakeup());
-        let retry = wakeups.min().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        // What is due and has no place in the pool waits for a fetch that ends, and that wakes us anyway.
+        let retry = wakeups
+            .filter(|at| now < *at)
+            .min()
+            .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
         let longest = Duration::from_millis(500);
         due.into_iter().chain(retry).fold(longest, Duration::min).max(Duration::from_millis(1))
     }
 
     fn take_work(&mut self, item: Work) -> Result<(), WriterError> {
         let outcome = match item {
-            Work::Records { ticket, batch, memory } => {
+            Work::Records { ticket, batch, memory, large } => {
                 let published = self.publish(ticket, &batch);
-                drop((batch, memory));
+                drop((batch, memory, large));
                 published
             }
             Work::Ended { ticket, ended } => self.settle(ticket, ended),
@@ -248,7 +281,9 @@ impl Writer {
 
     /// All rebalances and listings that are known by now.
     fn take_events(&mut self) -> Result<(), WriterError> {
-        while let Ok(event) = self.parts.events.try_recv() {
+        // Those that come meanwhile wait for the next look: reading must not keep us from pausing.
+        for _ in 0..self.parts.events.len() {
+            let Ok(event) = self.parts.events.try_recv() else { break };
             self.take_event(event)?;
         }
         Ok(())
@@ -256,7 +291,10 @@ impl Writer {
 
     fn take_event(&mut self, event: MemberEvent) -> Result<(), WriterError> {
         match event {
-            MemberEvent::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.assigned(partition)),
+            MemberEvent::Assigned(partitions) => {
+                self.parts.metrics.rebalances_total.inc();
+                return partitions.into_iter().try_for_each(|partition| self.assigned(partition));
+            }
             MemberEvent::Revoked(partitions) => return self.revoked(&partitions),
             MemberEvent::Listing { partition, offset, listing } => self.read(partition, offset, listing),
             MemberEvent::Joined => {
@@ -286,26 +324,24 @@ impl Writer {
         WriterError::SlotTaken { slot: kafka.slot.clone(), group: kafka.group.clone(), cause }
     }
 
-    fn assigned(&mut self, partition: i32) {
+    fn assigned(&mut self, partition: i32) -> Result<(), WriterError> {
         self.epoch += 1;
-        self.parts.metrics.rebalances_total.inc();
         self.partitions.insert(partition, Partition::Restoring { epoch: self.epoch, early: Vec::new() });
         self.parts.health.not_ok(&condition(partition), "its ledger is being read");
-        self.restore(partition, self.epoch);
+        self.restore(partition, self.epoch, Duration::ZERO)
     }
 
     /// Reads the ledger in a thread of its own: other partitions go on publishing meanwhile.
-    fn restore(&self, partition: i32, epoch: u64) {
+    fn restore(&self, partition: i32, epoch: u64, rest: Duration) -> Result<(), WriterError> {
         let (settings, member) = (Arc::clone(&self.parts.settings), Arc::clone(&self.parts.member));
         let reply = self.parts.to_requests.clone();
         let started = thread::Builder::new().name(format!("restore-{partition}")).spawn(move || {
+            thread::sleep(rest);
             let outcome = restore(&settings, &member, partition).map(Box::new);
             // Nobody waits for it any more when the writer has ended.
             let _ = reply.send(Request::Restored { epoch, partition, outcome });
         });
-        if let Err(fault) = started {
-            error!("could not start a thread: {fault}");
-        }
+        started.map(drop).map_err(|fault| WriterError::Broken(format!("could not start a thread: {fault}")))
     }
 
     fn revoked(&mut self, partitions: &[i32]) -> Result<(), WriterError> {
@@ -361,8 +397,7 @@ impl Writer {
             Err(passing) if passing.passes() => {
                 warn!(partition, "could not restore, trying again: {passing}");
                 self.parts.health.not_ok(&condition(partition), passing.to_string());
-                self.restore(partition, epoch);
-                return Ok(());
+                return self.restore(partition, epoch, RESTORE_REST);
             }
             Err(refused) => return Err(WriterError::Refused(refused)),
         };
@@ -459,7 +494,13 @@ impl Writer {
             known
         });
         match (self.partitions.get_mut(&partition), ours) {
-            (Some(Partition::Owned(owned)), Some(listing)) => owned.read(offset, listing, recheck),
+            (Some(Partition::Owned(owned)), Some(listing)) => {
+                owned.read(offset, listing, recheck);
+                if upkeep::ENOUGH <= owned.backlog.unsettled_len() && !owned.paused {
+                    owned.paused = true;
+                    self.parts.member.pause(partition);
+                }
+            }
             (Some(Partition::Owned(owned)), None) => owned.backlog.read_to(offset + 1),
             (Some(Partition::Restoring { early, .. }), ours) => early.push((offset, ours)),
             (None, _) => {} // not ours any more
@@ -501,7 +542,12 @@ impl Writer {
             .filter(|source| self.owned().any(|owned| owned.backlog.waiting(source) > 0))
             .map(|source| source.tenant)
             .collect();
-        if busy.len() <= 1 { concurrency * AHEAD } else { (concurrency / busy.len()).max(1) }
+        match busy.len() {
+            _ if self.names.len() == 1 => concurrency * AHEAD,
+            // Room for another, should this one be throttled for an hour.
+            0 | 1 => (concurrency * 3 / 4).max(1),
+            tenants => (concurrency / tenants).max(1),
+        }
     }
 
     /// Whether nothing is going on any more, or the time for it is over. What was published of a content that is still
@@ -549,16 +595,7 @@ impl Writer {
                 warn!("transaction aborted: {cause}");
                 self.abort()
             }
-            Err(TransactionError::Oversize) => {
-                self.record_limit = (self.record_limit / 2).max(64 * 1024);
-                error!(
-                    "a topic refused a message for its size; records above {} bytes become gaps until this is mended: \
-                     raise max.message.bytes of the output topics to that of kafka.max_record_bytes",
-                    self.record_limit
-                );
-                self.abort()
-            }
-            Err(TransactionError::Fenced(cause)) => Err(self.slot_taken(cause.to_string())),
+            Err(TransactionError::Fenced(cause)) => Err(WriterError::Fenced(cause.to_string())),
             Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
         }
     }

@@ -40,10 +40,16 @@ impl Writer {
         }
         match ended {
             Ended::Whole => self.settle_as(ticket, Outcome::Published, None),
-            Ended::Cancelled => self.leave(ticket, |owned| _ = owned.backlog.released(ticket.attempt)),
+            Ended::Cancelled => {
+                self.leave(ticket, |owned| _ = owned.backlog.released(ticket.attempt));
+                Ok(())
+            }
             Ended::Failed(broken) => match self.judge(ticket, &broken) {
                 Verdict::Gap(reason) => self.settle_as(ticket, Outcome::Gap(reason), Some(&broken)),
-                Verdict::Again(after) => self.try_again(ticket, after, &broken),
+                Verdict::Again(after) => {
+                    self.try_again(ticket, after, &broken);
+                    Ok(())
+                }
             },
         }
     }
@@ -74,22 +80,21 @@ impl Writer {
         }
     }
 
-    fn try_again(&mut self, ticket: Ticket, after: Duration, broken: &Broken) -> Result<(), TransactionError> {
+    fn try_again(&mut self, ticket: Ticket, after: Duration, broken: &Broken) {
         let at = Timestamp::now() + SignedDuration::try_from(after).unwrap_or(SignedDuration::from_mins(5));
         debug!(?ticket, "fetch failed, again in {after:?}: {}", broken.answer);
-        self.leave(ticket, |owned| _ = owned.backlog.failed(ticket.attempt, at))
+        self.leave(ticket, |owned| _ = owned.backlog.failed(ticket.attempt, at));
     }
 
     /// Ends an attempt that settles nothing. What it published is the open transaction's, so its ids must be in there
     /// too: a retry of the blob finds them.
-    fn leave(&mut self, ticket: Ticket, give_back: impl FnOnce(&mut Owned)) -> Result<(), TransactionError> {
-        let Some(owned) = self.current(ticket) else { return Ok(()) };
-        let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
+    fn leave(&mut self, ticket: Ticket, give_back: impl FnOnce(&mut Owned)) {
+        let Some(owned) = self.current(ticket) else { return };
+        let Some(running) = owned.finish(ticket.attempt) else { return };
         give_back(owned);
-        if running.unwritten.is_empty() {
-            return Ok(());
+        if !running.unwritten.is_empty() {
+            self.enter(&running.listing, ticket.partition, EntryKind::Ids, running.unwritten);
         }
-        self.write_entry(&running.listing, ticket.partition, EntryKind::Ids, running.unwritten)
     }
 
     /// Settles a content within the open transaction.
@@ -104,7 +109,8 @@ impl Writer {
         owned.backlog.settled(ticket.attempt);
         owned.forget_troubles(source, key);
         self.tell(&running, mark.outcome, outcome, broken, now)?;
-        self.write_entry(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten)
+        self.enter(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten);
+        Ok(())
     }
 
     /// Gaps that open or close, and the count of contents.

@@ -30,6 +30,8 @@ pub struct Owned {
     again: HashMap<(Source, ContentKey), Want>,
     /// Answers in a row that said a content is not there, or is no JSON.
     pub misses: HashMap<(Source, ContentKey), u32>,
+    /// Records of contents that are not settled which earlier attempts published, committed.
+    so_far: HashMap<(Source, ContentKey), u32>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
     stop: CancellationToken,
@@ -41,7 +43,7 @@ pub struct Running {
     pub want: Want,
     /// Ids of the open transaction that are not in a ledger entry yet.
     pub unwritten: Vec<RecordId>,
-    /// Records published by this attempt, over all transactions it met.
+    /// Records published of the content, by this attempt and those before it.
     pub published: u32,
     cancel: CancellationToken,
 }
@@ -58,6 +60,7 @@ impl Owned {
             claims: HashMap::new(),
             again: HashMap::new(),
             misses: HashMap::new(),
+            so_far: HashMap::new(),
             newest: HashMap::new(),
             paused: false,
             stop: CancellationToken::new(),
@@ -113,7 +116,7 @@ impl Owned {
                 listing: attempt.listing.clone(),
                 want,
                 unwritten: Vec::new(),
-                published: 0,
+                published: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
                 cancel: cancel.clone(),
             },
         );
@@ -133,6 +136,7 @@ impl Owned {
     /// The content is settled for good once the transaction commits; what was remembered about its troubles goes.
     pub fn forget_troubles(&mut self, source: Source, key: ContentKey) {
         self.misses.remove(&(source, key));
+        self.so_far.remove(&(source, key));
     }
 
     /// The open transaction became part of what is known.
@@ -148,8 +152,9 @@ impl Owned {
                 _ => matches!(mark.outcome, Outcome::Gap(_)),
             })
         });
-        for running in self.running.values_mut() {
-            running.unwritten.clear();
+        for running in self.running.values().filter(|running| 0 < running.published) {
+            let content = &running.listing.content;
+            self.so_far.insert((content.source, content.key()), running.published);
         }
     }
 

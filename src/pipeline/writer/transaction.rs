@@ -2,14 +2,12 @@
 
 use std::{
     borrow::Cow,
-    sync::atomic::Ordering,
-    thread,
+    mem, thread,
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use rdkafka::{Offset, TopicPartitionList, consumer::ConsumerGroupMetadata};
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{Partition, Writer, WriterError, tally::Tally};
 use crate::{
@@ -24,11 +22,27 @@ pub struct Transaction {
     member: Option<ConsumerGroupMetadata>,
     opened: Instant,
     pub tally: Tally,
+    /// Ledger entries, sent after the records they speak of: at-least-once needs them to be true (rule 22).
+    entries: Vec<Pending>,
+}
+
+/// A ledger entry that is not sent yet.
+struct Pending {
+    listing: Listing,
+    partition: i32,
+    kind: EntryKind,
+    ids: Vec<RecordId>,
 }
 
 /// A transaction is cut when it holds so much, whatever its age.
 const MOST_RECORDS: u64 = 50_000;
 const MOST_BYTES: u64 = 24 << 20;
+
+/// Aborts without a commit between them after which `/readyz` tells.
+const MANY_ABORTS: u32 = 5;
+
+/// The record limit is never lowered below this.
+const SMALLEST_LIMIT: usize = 64 * 1024;
 
 impl Transaction {
     pub fn due_in(&self, interval: Duration) -> Duration {
@@ -55,7 +69,7 @@ impl Writer {
         };
         self.take_events()?;
         let begun = self.parts.publisher.begin();
-        self.open = Some(Transaction { member, opened: Instant::now(), tally: Tally::default() });
+        self.open = Some(Transaction { member, opened: Instant::now(), tally: Tally::default(), entries: Vec::new() });
         self.survive(begun)
     }
 
@@ -70,9 +84,8 @@ impl Writer {
             return Ok(());
         }
         let started = Instant::now();
-        self.parts.committing.store(Timestamp::now().as_millisecond(), Ordering::Release);
         let outcome = self.try_commit();
-        self.parts.committing.store(0, Ordering::Release);
+        self.parts.committing.over();
         let metrics = &self.parts.metrics;
         if let Err(fault) = outcome {
             if matches!(fault, TransactionError::Unknown(_)) {
@@ -84,8 +97,8 @@ impl Writer {
         metrics.transaction_commit_seconds.observe(started.elapsed().as_secs_f64());
         self.aborts_in_a_row = 0;
         self.parts.health.ok("kafka");
+        self.parts.health.ok("publishing");
         self.troubled = None;
-        self.record_limit = self.parts.settings.kafka.max_record_bytes;
         for state in self.partitions.values_mut() {
             if let Partition::Owned(owned) = state {
                 owned.commit();
@@ -99,22 +112,30 @@ impl Writer {
     }
 
     fn try_commit(&mut self) -> Result<(), TransactionError> {
-        let transactional = self.parts.settings.kafka.delivery == Delivery::ExactlyOnce;
-        if !transactional {
+        self.parts.committing.begins();
+        if self.parts.settings.kafka.delivery == Delivery::AtLeastOnce {
             // Records first: an entry must be true when it is written (rule 22).
             self.parts.publisher.acknowledged()?;
         }
-        self.write_ids()?;
+        self.write_entries()?;
         self.parts.publisher.acknowledged()?;
         let offsets = self.offsets();
         let Some(open) = &self.open else { return Ok(()) };
         match &open.member {
             Some(member) => {
                 // In every transaction, also when no offset moves: it is the only check of our generation (rule 2).
+                self.parts.committing.begins();
                 self.parts.publisher.offsets(&offsets, member)?;
+                self.parts.committing.begins();
                 self.parts.publisher.commit()
             }
-            None => self.parts.member.commit(&offsets).map_err(TransactionError::Abort),
+            None => {
+                // The ledger is the truth and offsets may lag behind it.
+                if let Err(fault) = self.parts.member.commit(&offsets) {
+                    warn!("offsets not committed: {fault}");
+                }
+                Ok(())
+            }
         }
     }
 
@@ -134,29 +155,29 @@ impl Writer {
         offsets
     }
 
-    /// Ids of contents that are half published.
-    fn write_ids(&mut self) -> Result<(), TransactionError> {
-        let mut unwritten: Vec<(Listing, i32, Vec<RecordId>)> = Vec::new();
+    /// Has a ledger entry written with the open transaction.
+    pub(super) fn enter(&mut self, listing: &Listing, partition: i32, kind: EntryKind, ids: Vec<RecordId>) {
+        if let Some(open) = &mut self.open {
+            open.entries.push(Pending { listing: listing.clone(), partition, kind, ids });
+        }
+    }
+
+    /// Sends the entries of contents that ended, and the ids of those that are half published.
+    fn write_entries(&mut self) -> Result<(), TransactionError> {
+        let mut entries = self.open.as_mut().map(|open| mem::take(&mut open.entries)).unwrap_or_default();
         for (partition, state) in &mut self.partitions {
             let Partition::Owned(owned) = state else { continue };
             for running in owned.running.values_mut().filter(|running| !running.unwritten.is_empty()) {
-                unwritten.push((running.listing.clone(), *partition, std::mem::take(&mut running.unwritten)));
+                let (listing, ids) = (running.listing.clone(), mem::take(&mut running.unwritten));
+                entries.push(Pending { listing, partition: *partition, kind: EntryKind::Ids, ids });
             }
         }
-        for (listing, partition, ids) in unwritten {
-            self.write_entry(&listing, partition, EntryKind::Ids, ids)?;
-        }
-        Ok(())
+        entries.iter().try_for_each(|entry| self.write_entry(entry))
     }
 
     /// Writes an entry of a content, in as many messages as its ids need; the last one carries the kind.
-    pub(super) fn write_entry(
-        &self,
-        listing: &Listing,
-        partition: i32,
-        kind: EntryKind,
-        ids: Vec<RecordId>,
-    ) -> Result<(), TransactionError> {
+    fn write_entry(&self, pending: &Pending) -> Result<(), TransactionError> {
+        let Pending { listing, partition, kind, ids } = pending;
         let source = listing.content.source;
         let mut rest = ids.as_slice();
         loop {
@@ -165,10 +186,10 @@ impl Writer {
                 group: &self.parts.settings.kafka.group,
                 content_type: source.content_type,
                 content_id: &listing.content.content_id,
-                kind: if later.is_empty() { kind } else { EntryKind::Ids },
+                kind: if later.is_empty() { *kind } else { EntryKind::Ids },
                 ids: Cow::Borrowed(now),
             };
-            self.send_entry(source.tenant, partition, &entry)?;
+            self.send_entry(source.tenant, *partition, &entry)?;
             if later.is_empty() {
                 return Ok(());
             }
@@ -206,12 +227,29 @@ impl Writer {
         self.aborts += 1;
         self.aborts_in_a_row += 1;
         let ended = self.parts.publisher.abort();
+        if self.parts.publisher.met_oversize() {
+            self.lower_the_record_limit();
+        }
+        if self.aborts_in_a_row == MANY_ABORTS {
+            self.parts.health.not_ok("publishing", "transactions are aborted again and again; the log says why");
+        }
         // The same trouble again and again must not keep the broker busy; rebalances wait at most so long.
         thread::sleep(Duration::from_millis(20 << self.aborts_in_a_row.min(6)));
         match ended {
             Ok(()) => Ok(()),
-            Err(TransactionError::Fenced(cause)) => Err(self.slot_taken(cause.to_string())),
+            Err(TransactionError::Fenced(cause)) => Err(WriterError::Fenced(cause.to_string())),
             Err(fault) => Err(WriterError::Broken(fault.to_string())),
         }
+    }
+
+    /// A topic takes less than the settings say. Its records must not be sent again and again, so the larger ones
+    /// become gaps, until the next start.
+    fn lower_the_record_limit(&mut self) {
+        self.record_limit = (self.record_limit / 2).max(SMALLEST_LIMIT);
+        error!(
+            "a topic refused a message for its size; records above {} bytes become gaps from here on: raise \
+             max.message.bytes of the output topics to what kafka.max_record_bytes needs, and restart",
+            self.record_limit
+        );
     }
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Partition, Writer, WriterError};
 use crate::{
-    domain::{ContentKey, Day, Listing, Mark, Outcome, Source},
+    domain::{AttemptId, Day, Listing, Mark, Outcome},
     kafka::{EntryKind, Message, TransactionError, listing_parts},
 };
 
@@ -19,7 +19,7 @@ pub struct Rhythm {
 }
 
 /// Unsettled listings of a partition at which reading stops, and at which it goes on.
-const ENOUGH: usize = 2_000;
+pub(super) const ENOUGH: usize = 2_000;
 const TOO_FEW: usize = 1_000;
 
 /// Trouble that was not told again for so long has passed.
@@ -56,15 +56,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Stops and goes on reading listings.
+    /// Goes on reading listings where few are left.
     fn mind_the_backlog(&mut self) {
         for (partition, state) in &mut self.partitions {
             let Partition::Owned(owned) = state else { continue };
             let waiting = owned.backlog.unsettled_len();
-            if ENOUGH <= waiting && !owned.paused {
-                self.parts.member.pause(*partition);
-                owned.paused = true;
-            } else if waiting <= TOO_FEW && owned.paused {
+            if waiting <= TOO_FEW && owned.paused {
                 self.parts.member.resume(*partition);
                 owned.paused = false;
             }
@@ -135,10 +132,30 @@ impl Writer {
     fn move_one(
         &mut self,
         partition: i32,
-        attempt: crate::domain::AttemptId,
+        attempt: AttemptId,
         listing: &Listing,
         now: Timestamp,
     ) -> Result<(), TransactionError> {
+        let (source, content) = (listing.content.source, listing.content.key());
+        let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition) else { return Ok(()) };
+        let ledger = owned.ledgers.entry(source).or_default();
+        let mark = match ledger.committed_mark(&content).copied() {
+            // A second look does not move, it ends: the first fetch stands, a gap stays one until the next sweep.
+            Some(before) if before.outcome == Outcome::Published => before.rechecked(now, 0),
+            Some(before) if matches!(before.outcome, Outcome::Gap(_)) => Mark { settled: now, ..before },
+            _ => Mark::new(Outcome::Moved, listing.content.created, now, 0),
+        };
+        ledger.settle(content, mark);
+        owned.backlog.settled(attempt);
+        if mark.outcome == Outcome::Moved {
+            self.send_copy(partition, listing)?;
+            self.tally(source, |tally| tally.outcomes.push("moved"));
+        }
+        self.enter(listing, partition, EntryKind::Settled(mark), Vec::new());
+        Ok(())
+    }
+
+    fn send_copy(&self, partition: i32, listing: &Listing) -> Result<(), TransactionError> {
         let (key, value, headers) = listing_parts(listing);
         self.parts.publisher.send(Message {
             topic: &self.parts.settings.kafka.listings_topic(),
@@ -147,16 +164,7 @@ impl Writer {
             value: &value,
             headers: Some(headers),
             timestamp: None,
-        })?;
-        let (source, content): (Source, ContentKey) = (listing.content.source, listing.content.key());
-        let mark = Mark::new(Outcome::Moved, listing.content.created, now, 0);
-        if let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition)
-            && owned.backlog.settled(attempt)
-        {
-            owned.ledgers.entry(source).or_default().settle(content, mark);
-        }
-        self.tally(source, |tally| tally.outcomes.push("moved"));
-        self.write_entry(listing, partition, EntryKind::Settled(mark), Vec::new())
+        })
     }
 
     /// Beginnings are written again each day, or retention would drop them and a source would begin anew.
