@@ -89,4 +89,29 @@ mod tests {
         assert_eq!(on("AF50000"), None);
         assert_eq!(on("AADSTS"), None);
     }
+
+    /// docs/errors.md repeats the advice word for word, so that a line of the log is found there.
+    #[test]
+    fn every_code_stands_in_the_documentation_with_its_advice() {
+        let page = include_str!("../../docs/errors.md");
+        let codes = codes();
+        assert!(codes.len() > 50, "the source is not read any more: {codes:?}");
+        for code in codes {
+            let advice = on(&code).expect(&code);
+            let is_row = |line: &&str| line.contains(&format!("`{code}`")) && line.contains(advice);
+            assert_eq!(page.lines().filter(is_row).count(), 1, "{code}: {advice}");
+        }
+    }
+
+    /// The codes in the source above: a `match` cannot be asked for its arms.
+    fn codes() -> Vec<String> {
+        let source = include_str!("advice.rs").split("#[cfg(test)]").next().unwrap();
+        let (service, token) = source.split_once("fn on_token").unwrap();
+        let (_, service) = service.split_once("fn on_service").unwrap();
+        let words = service.split('"').skip(1).step_by(2).filter(|text| !text.contains(' '));
+        let is_number = |text: &&str| text.starts_with(|c: char| c.is_ascii_digit());
+        let patterns = token.lines().filter_map(|line| Some(line.split_once("=>")?.0));
+        let numbers = patterns.flat_map(|line| line.split([' ', '|'])).filter(is_number);
+        words.map(str::to_owned).chain(numbers.map(|number| format!("AADSTS{}", number.replace('_', "")))).collect()
+    }
 }

@@ -11,7 +11,10 @@ use super::{
     },
     units::{show_size, show_span},
 };
-use crate::domain::{ContentType, TenantId};
+use crate::{
+    domain::{ContentType, TenantId},
+    kafka::OWNED_PROPERTIES,
+};
 
 /// All settings. Faults are with the reader; the result counts only when there are none.
 pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &str) -> Settings {
@@ -101,45 +104,33 @@ fn slot_of(host_name: &str) -> String {
     if slot.chars().all(|c| c == '.') { "local".to_owned() } else { slot }
 }
 
-/// Properties that the commit protocol relies on, and the key to use instead, if there is one.
-///
-/// Source: docs/exactly-once.md.
-const OWNED: &[(&str, Option<&str>)] = &[
-    ("bootstrap.servers", Some("kafka.bootstrap_servers")),
-    ("metadata.broker.list", Some("kafka.bootstrap_servers")),
-    ("group.id", Some("kafka.group")),
-    ("group.instance.id", Some("kafka.slot")),
-    ("transactional.id", Some("kafka.group and kafka.slot")),
-    ("transaction.timeout.ms", Some("kafka.transaction_timeout")),
-    ("session.timeout.ms", Some("kafka.session_timeout")),
-    ("message.max.bytes", Some("kafka.max_record_bytes")),
-    ("queue.buffering.max.kbytes", Some("fetch.memory")),
-    ("enable.idempotence", Some("kafka.delivery")),
-    ("acks", Some("kafka.delivery")),
-    ("request.required.acks", Some("kafka.delivery")),
-    ("isolation.level", None),
-    ("enable.auto.commit", None),
-    ("enable.auto.offset.store", None),
-    ("auto.offset.reset", None),
-    ("group.protocol", None),
-    ("partition.assignment.strategy", None),
-    ("partitioner", None),
-    ("delivery.report.only.error", None),
-    ("client.id", None),
-    ("statistics.interval.ms", None),
+/// The key to use instead of a property that is ours. The others are left out.
+const INSTEAD: &[(&str, &str)] = &[
+    ("acks", "kafka.delivery"),
+    ("bootstrap.servers", "kafka.bootstrap_servers"),
+    ("enable.idempotence", "kafka.delivery"),
+    ("group.id", "kafka.group"),
+    ("group.instance.id", "kafka.slot"),
+    ("message.max.bytes", "kafka.max_record_bytes"),
+    ("metadata.broker.list", "kafka.bootstrap_servers"),
+    ("queue.buffering.max.kbytes", "fetch.memory"),
+    ("request.required.acks", "kafka.delivery"),
+    ("session.timeout.ms", "kafka.session_timeout"),
+    ("transaction.timeout.ms", "kafka.transaction_timeout"),
+    ("transactional.id", "kafka.group and kafka.slot"),
 ];
 
+/// The operator's properties; those that the Kafka room owns are refused here rather than passed over there.
 fn properties(reader: &mut Reader) -> BTreeMap<String, String> {
     let written = reader.written.properties.clone();
-    for (name, (_, place)) in &written {
-        if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == name) {
-            let hint = instead.map_or("leave it out".to_owned(), |key| format!("use {key}"));
-            reader.faults.add(
-                place,
-                &format!("kafka.properties.{name}"),
-                format!("is set by o365feed itself, because exactly-once depends on it; {hint}"),
-            );
-        }
+    for (name, (_, place)) in written.iter().filter(|(name, _)| OWNED_PROPERTIES.contains(&name.as_str())) {
+        let instead = INSTEAD.iter().find(|(owned, _)| owned == name);
+        let hint = instead.map_or("leave it out".to_owned(), |(_, key)| format!("use {key}"));
+        reader.faults.add(
+            place,
+            &format!("kafka.properties.{name}"),
+            format!("is set by o365feed itself, because exactly-once depends on it; {hint}"),
+        );
     }
     written.into_iter().map(|(name, (text, _))| (name, text)).collect()
 }
@@ -202,6 +193,28 @@ fn check_topics(reader: &mut Reader, settings: &Settings) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::load;
+
+    #[test]
+    fn every_property_that_the_kafka_room_owns_is_refused_and_no_other() {
+        let faults = |name: &str| {
+            let guid = "7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001";
+            let property = format!("O365FEED_KAFKA__PROPERTIES__{}", name.replace('.', "_").to_uppercase());
+            let env = [
+                ("AZURE_TENANT_ID", guid),
+                ("AZURE_CLIENT_ID", guid),
+                ("AZURE_CLIENT_SECRET", "s3cr3t"),
+                (&property, "1"),
+            ];
+            load(None, env.map(|(name, text)| (name.to_owned(), text.to_owned())), "host").err()
+        };
+        for name in OWNED_PROPERTIES {
+            let told = faults(name).expect(name).to_string();
+            assert!(told.contains("is set by o365feed itself"), "{told}");
+        }
+        assert!(faults("linger.ms").is_none());
+        assert!(INSTEAD.iter().all(|(name, _)| OWNED_PROPERTIES.contains(name)));
+    }
 
     #[test]
     fn a_host_name_becomes_a_slot_that_kafka_takes() {

@@ -36,7 +36,7 @@ pub struct Metrics {
     pub api_requests_total: IntCounterVec,
     /// label operation
     pub api_request_seconds: HistogramVec,
-    /// label code (AFnnnnn, AADSTSnnn, or other)
+    /// label code: see `ApiError::code`
     pub api_errors_total: IntCounterVec,
     pub throttled_total: IntCounterVec,
     pub throttle_wait_seconds_total: CounterVec,
@@ -88,7 +88,7 @@ impl Metrics {
             ),
             watermark_age_seconds: r.gauges(
                 "watermark_age_seconds",
-                "Age in seconds of the moment before which every content is settled.",
+                "Age in seconds of the moment before which everything has been listed.",
                 SOURCE,
             ),
             backlog_contents: r.int_gauges("backlog_contents", "Contents listed and not yet settled.", SOURCE),
@@ -132,24 +132,24 @@ impl Metrics {
             ),
             api_requests_total: r.counters(
                 "api_requests_total",
-                "Requests to Microsoft, by operation and HTTP status (or the transport's failure).",
+                "Requests to Microsoft, by operation and HTTP status (none: no answer came).",
                 &["tenant", "operation", "status"],
             ),
             api_request_seconds: r.histograms(
                 "api_request_seconds",
-                "Request sent until the answer was complete, in seconds.",
+                "Request sent until the headers of the answer arrived, in seconds; the body is not in it.",
                 &["operation"],
                 REQUESTS,
             ),
             api_errors_total: r.counters(
                 "api_errors_total",
-                "Errors that Microsoft named, by code (AFnnnnn, AADSTSnnn or other).",
+                "Calls that ended badly, by code (AFnnnnn, AADSTSnnn or one of a few words).",
                 &["tenant", "code"],
             ),
             throttled_total: r.counters("throttled_total", "Answers that asked to slow down.", &["tenant"]),
             throttle_wait_seconds_total: r.seconds_counters(
                 "throttle_wait_seconds_total",
-                "Time that requests waited for the tenant's budget, in seconds.",
+                "Pauses after answers that asked to slow down, in seconds; waiting for our own budget is not in it.",
                 &["tenant"],
             ),
             quota_requests_per_minute: r.int_gauges(
@@ -196,7 +196,7 @@ impl Metrics {
             partitions_owned: r.int_gauge("partitions_owned", "Partitions of the listings that this process owns."),
             partitions_restored: r
                 .int_gauge("partitions_restored", "Owned partitions whose ledger is read, so that work goes on."),
-            rebalances_total: r.counter("rebalances_total", "Changes of the set of owned partitions."),
+            rebalances_total: r.counter("rebalances_total", "Partitions that came, and each time that some went."),
             registry: r.into_registry(),
         };
         for outcome in Self::TRANSACTION_OUTCOMES {
@@ -291,6 +291,8 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
 
     #[test]
@@ -337,6 +339,41 @@ mod tests {
             format!("{}{{{}}}: {}", family.name(), labels.join(","), family.help())
         });
         insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
+    }
+
+    /// The table is the last thing of the page. Run with INSTA_UPDATE=always to bring it up to date.
+    #[test]
+    fn the_table_in_the_documentation_is_up_to_date() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+        let written = fs::read_to_string(&page).unwrap();
+        let head = &written[..written.find(TABLE_HEAD).unwrap()];
+        let expected = format!("{head}{}", table());
+        if std::env::var("INSTA_UPDATE").is_ok_and(|mode| mode == "always") {
+            fs::write(&page, &expected).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&page).unwrap(), expected);
+        let known = table();
+        let is_named = |name: &str| known.contains(&format!("`{name}`"));
+        let name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let words = head.split(|c| !name(c)).filter(|word| word.starts_with("o365feed_"));
+        let words = words.map(|word| word.trim_end_matches("_bucket").trim_end_matches("_count"));
+        assert_eq!(words.filter(|word| !is_named(word)).collect::<Vec<_>>(), [""; 0]);
+    }
+
+    const TABLE_HEAD: &str = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n";
+
+    fn table() -> String {
+        let metrics = Metrics::new();
+        touch_all(&metrics, "contoso");
+        let families = metrics.registry.gather();
+        let ours = families.iter().filter(|family| family.name().starts_with("o365feed_"));
+        let rows = ours.map(|family| {
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            let labels: Vec<String> =
+                family.get_metric()[0].get_label().iter().map(|l| format!("`{}`", l.name())).collect();
+            format!("| `{}` | {kind} | {} | {} |\n", family.name(), labels.join(", "), family.help())
+        });
+        format!("{TABLE_HEAD}{}", rows.collect::<String>())
     }
 
     fn touch_all(m: &Metrics, tenant: &str) {
