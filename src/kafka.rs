@@ -3,7 +3,7 @@
 mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
 mod gaps; // a gap as JSON
-pub mod listings; // a listing as a message
+mod listings; // a listing as a message
 mod member; // our place in the consumer group
 mod partition; // where a tenant lives
 mod publisher; // records in transactions
@@ -14,6 +14,7 @@ pub use self::{
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
     gaps::{Gap, MissingListings, MissingRecord, Unreadable},
+    listings::{ListingsWriter, NotAListing, decode as decode_listing, message_parts as listing_parts},
     member::{Member, MemberEvent},
     partition::partition_of,
     publisher::{Message, Publisher, TransactionError},
