@@ -3,6 +3,7 @@
 
 mod config; // check and example
 mod exit; // what the exit code says
+mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
 mod version; // what this build is made of
 
@@ -90,7 +91,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Run(from) => {
             let settings = settings(&from)?;
             telemetry::init_logs(&settings.log).map_err(|fault| Failure::new(Exit::Usage, fault))?;
-            within_runtime(run(settings))
+            within_runtime(run::run(settings))
         }
         Command::Demo => within_runtime(demo()),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(args).await?) }),
@@ -100,11 +101,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-// Place-holders until the commands themselves arrive as `run::run` and `demo::run`.
-async fn run(_settings: Settings) -> Result<(), Failure> {
-    Err(anyhow!("`run` is not built yet").into())
-}
-
+// A place-holder until `demo` itself arrives.
 async fn demo() -> Result<(), Failure> {
     Err(anyhow!("`demo` is not built yet").into())
 }

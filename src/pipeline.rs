@@ -1,9 +1,12 @@
 //! The rooms put together: listing, fetching, writing.
+//! One door: [`run`]. A *shift* is a member, a producer and a writer that live and end together; trouble that leaves the
+//! state of a transaction unknown ends the shift, and the next one restores everything.
 
 mod desk; // what the lister asks the writer
+mod fetch; // the bounded pool
 mod list; // a tenant's contents into the listings topic
+mod shift; // member, producer and writer, from start to end
+mod supervise; // one shift after the other, until told to stop
+mod writer; // the one thread that publishes
 
-pub use self::{
-    desk::{Desk, Wanted},
-    list::{Append, ListingEnds, TenantLister, follow_tenant},
-};
+pub use self::supervise::{PipelineError, Topics, run};

@@ -195,6 +195,12 @@ fn text<'a, H: Headers>(headers: &'a H, name: &'static str) -> Result<&'a str, N
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{
+        Message, Offset, TopicPartitionList,
+        consumer::{BaseConsumer, Consumer},
+        mocking::MockCluster,
+    };
+
     use super::*;
     use crate::kafka::client::tests::settings;
 
@@ -273,6 +279,30 @@ mod tests {
         let raw = String::from_utf8(RAW.to_vec()).unwrap().replace("[1e99]", &deep);
         let (key, _, headers) = message_parts(&listing());
         assert!(decode(Some(key.as_bytes()), Some(raw.as_bytes()), Some(&headers), Some(0)).is_ok());
+    }
+
+    /// The in-process broker shows where a message lands and what it looks like; acknowledgements are the real broker's to prove.
+    #[tokio::test]
+    async fn contents_land_in_their_order_in_their_tenants_partition() {
+        let cluster = MockCluster::new(1).unwrap();
+        let settings = config::Kafka { bootstrap_servers: cluster.bootstrap_servers(), ..settings() };
+        cluster.create_topic(&settings.listings_topic(), settings.partitions, 1).unwrap();
+        let content = listing().content;
+        let later = Arc::new(Listed { expires: Timestamp::MAX, ..(*content).clone() });
+        let contents = [content, later];
+        ListingsWriter::new(&settings).unwrap().append(&contents, Origin::Follow).await.unwrap();
+
+        let consumer: BaseConsumer = client_config(&settings, Role::LedgerReader).create().unwrap();
+        let partition = partition_of(contents[0].source.tenant, settings.partitions);
+        let mut place = TopicPartitionList::new();
+        place.add_partition_offset(&settings.listings_topic(), partition, Offset::Beginning).unwrap();
+        consumer.assign(&place).unwrap();
+        for expected in &contents {
+            let message = consumer.poll(Duration::from_secs(30)).expect("it comes").unwrap();
+            let appended_ms = message.timestamp().to_millis();
+            let read = decode(message.key(), message.payload(), message.headers(), appended_ms).unwrap();
+            assert_eq!((&read.content, read.origin, read.attempts), (expected, Origin::Follow, 0));
+        }
     }
 
     #[tokio::test]

@@ -58,7 +58,8 @@ impl Member {
     pub fn join(settings: &Kafka, events: Sender<MemberEvent>) -> Result<Self, KafkaError> {
         let topic = settings.listings_topic();
         let context = Context { events: events.clone() };
-        let consumer: BaseConsumer<Context> = client_config(settings, Role::GroupConsumer).create_with_context(context)?;
+        let consumer: BaseConsumer<Context> =
+            client_config(settings, Role::GroupConsumer).create_with_context(context)?;
         consumer.subscribe(&[&topic])?;
         let (consumer, stop) = (Arc::new(consumer), Arc::new(AtomicBool::new(false)));
         let poller = Poller { consumer: Arc::clone(&consumer), events, stop: Arc::clone(&stop) };
@@ -177,13 +178,10 @@ fn is_final(error: &KafkaError) -> bool {
 
 fn read(message: &BorrowedMessage<'_>) -> MemberEvent {
     let (partition, offset) = (message.partition(), message.offset());
-    let decoded = listings::decode(
-        message.key(),
-        message.payload(),
-        message.headers(),
-        message.timestamp().to_millis().unwrap_or_default(),
-    );
-    let listing = decoded.inspect_err(|why| warn!(partition, offset, "passed over a message that is no listing: {why}"));
+    let decoded =
+        listings::decode(message.key(), message.payload(), message.headers(), message.timestamp().to_millis());
+    let listing =
+        decoded.inspect_err(|why| warn!(partition, offset, "passed over a message that is no listing: {why}"));
     MemberEvent::Listing { partition, offset, listing: listing.ok() }
 }
 

@@ -90,7 +90,9 @@ impl Publisher {
         loop {
             match self.producer.send(record) {
                 Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
                     record = back;
                     thread::sleep(Duration::from_millis(2));
                 }
@@ -120,7 +122,9 @@ impl Publisher {
         }
         match counts.failure.take() {
             None => Ok(()),
-            Some(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => Err(TransactionError::Oversize),
+            Some(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)) => {
+                Err(TransactionError::Oversize)
+            }
             Some(error) => Err(TransactionError::Abort(error)),
         }
     }

@@ -22,7 +22,7 @@ use super::{
     member::Member,
 };
 use crate::{
-    config::Settings,
+    config::{Settings, StartFrom},
     domain::{ContentKey, Day, Ledger, Source, TenantId},
 };
 
@@ -87,7 +87,11 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
         committed: committed.unwrap_or(low).max(low),
         ledgers: HashMap::new(),
         began: HashMap::new(),
-        lost: committed.filter(|at| *at < low).map(|at| MissingListings { partition, first_offset: at, end_offset: low }),
+        lost: committed.filter(|at| *at < low).map(|at| MissingListings {
+            partition,
+            first_offset: at,
+            end_offset: low,
+        }),
         took: Duration::ZERO,
     };
     if let Some(committed) = committed.filter(|at| end < *at) {
@@ -98,7 +102,11 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
     if ledger_low < ledger_end {
         let reader: BaseConsumer = client_config(kafka, Role::LedgerReader).create()?;
         let oldest = first_listing(&reader, &listings, partition, restored.committed, end)?;
-        let from = needed_from(settings, oldest);
+        let from = match settings.listing.start_from {
+            StartFrom::Earliest => needed_from(settings, oldest),
+            // Where a source began may have been written long ago.
+            StartFrom::Now | StartFrom::At(_) => Timestamp::UNIX_EPOCH,
+        };
         let from = offset_at(&reader, &kafka.ledger_topic(), partition, from)?.max(ledger_low);
         read_ledger(settings, &reader, from, ledger_end, &mut restored)?;
     }
@@ -130,7 +138,9 @@ fn first_listing(
     let deadline = Instant::now() + ANSWER;
     while Instant::now() < deadline {
         match reader.poll(Duration::from_millis(500)) {
-            Some(Ok(message)) => return Ok(message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok())),
+            Some(Ok(message)) => {
+                return Ok(message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok()));
+            }
             // Only markers of transactions are left.
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
             Some(Err(error)) => return Err(error),
@@ -170,16 +180,16 @@ fn read_ledger(
                     Refused::Entry(source) => {
                         RestoreError::Entry { topic: topic.clone(), partition, offset: message.offset(), source }
                     }
-                    Refused::Group(theirs) => RestoreError::ForeignGroup {
-                        topic: topic.clone(),
-                        ours: settings.kafka.group.clone(),
-                        theirs,
-                    },
+                    Refused::Group(theirs) => {
+                        RestoreError::ForeignGroup { topic: topic.clone(), ours: settings.kafka.group.clone(), theirs }
+                    }
                 })?;
             }
             Some(Err(KafkaError::PartitionEOF(_))) | None => {
                 if STALLED < heard.elapsed() {
-                    return Err(KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut).into());
+                    return Err(
+                        KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut).into()
+                    );
                 }
             }
             Some(Err(error)) => return Err(error.into()),

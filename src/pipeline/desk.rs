@@ -2,6 +2,10 @@
 
 use std::future::Future;
 
+use crossbeam_channel::Sender;
+use tokio::sync::oneshot;
+
+use super::writer::Request;
 use crate::domain::{ContentKey, Origin, Source};
 
 /// Where the writer keeps what it knows about the sources it owns.
@@ -29,4 +33,21 @@ pub struct Wanted {
     pub append: Vec<bool>,
     /// Contents of the source that wait to be published now.
     pub pending: usize,
+}
+
+/// The desk of the running writer.
+#[derive(Clone, Debug)]
+pub struct WriterDesk(pub Sender<Request>);
+
+impl Desk for WriterDesk {
+    async fn wanted(&self, source: Source, contents: Vec<ContentKey>, origin: Origin) -> Option<Wanted> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Request::Wanted { source, contents, origin, reply }).ok()?;
+        answer.await.ok()?
+    }
+
+    fn unclaim(&self, source: Source, contents: Vec<ContentKey>) {
+        // A writer that has ended has forgotten its claims with everything else.
+        let _ = self.0.send(Request::Unclaim { source, contents });
+    }
 }

@@ -26,7 +26,7 @@ use self::{
     source::SourceLister,
     troubles::{Troubles, told},
 };
-use super::Desk;
+use super::desk::Desk;
 use crate::{
     api::{ApiError, TenantApi},
     config::{Settings, Subscriptions, Tenant},
@@ -114,7 +114,8 @@ impl<D: Desk, A: Append> Following<D, A> {
             let source = SourceLister::new(self, kind);
             Box::pin(source.follow(missing.contains(&kind)))
         });
-        // All sources of a tenant live in one partition: the first that has lost it speaks for all.
+        // All sources of a tenant live in one partition: the first that has lost it speaks for all. There is at least
+        // one, because the settings refuse a tenant without content types.
         let (ended, ..) = select_all(sources).await;
         ended
     }

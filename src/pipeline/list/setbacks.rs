@@ -12,6 +12,9 @@ use crate::{
 pub struct Rests {
     /// After passing trouble.
     pub backoff: Backoff,
+    /// The longest pause after an internal error that is taken at its word. "Retry in an hour" (AF50000) is about one
+    /// request, and must not cost the whole source an hour: it slows down as far as the backoff goes.
+    pub asked_max: Duration,
     /// After an error that only a person can mend: the person may have acted.
     pub person: Duration,
     /// The same for tokens. Shorter, because it costs nobody a request: the API room asks the authority again only
@@ -26,6 +29,7 @@ pub struct Rests {
 impl Rests {
     pub const SERVICE: Self = Self {
         backoff: Backoff::SERVICE,
+        asked_max: Duration::from_secs(300),
         person: Duration::from_secs(300),
         token: Duration::from_secs(15),
         subscribed: Duration::from_secs(5),
@@ -67,7 +71,12 @@ impl Setbacks {
                 Setback { rest: if is_token { rests.token } else { rests.person }, needs_person: true }
             }
             _ if UNKNOWN_MAX < self.unknown => Setback { rest: rests.person, needs_person: true },
-            // The tenant's limiter waits as well, at the same time.
+            Fate::Retry { after: Some(after) }
+                if rests.asked_max < after && matches!(error, ApiError::Unavailable { .. }) =>
+            {
+                passing(rests.backoff.ceiling(self.failures))
+            }
+            // A throttled tenant's limiter waits as well, at the same time.
             Fate::Retry { after } | Fate::Throttled { after } => passing(backoff.max(after.unwrap_or_default())),
             Fate::Done
             | Fate::Missing
@@ -123,6 +132,13 @@ mod tests {
         let waits: Vec<_> = (0..3).map(|_| met(&mut setbacks, &down(None))).collect();
         assert_eq!(waits, [(1, false), (2, false), (4, false)]);
         assert_eq!(met(&mut setbacks, &down(Some(Duration::from_secs(77)))), (77, false));
+        assert_eq!(
+            met(&mut setbacks, &down(Some(Duration::from_secs(3_600)))),
+            (16, false),
+            "not an hour for one page"
+        );
+        let throttled = ApiError::Throttled { answer: answer(), after: Some(Duration::from_secs(3_600)) };
+        assert_eq!(met(&mut setbacks, &throttled), (3_600, false));
         setbacks.over();
         assert_eq!(met(&mut setbacks, &ApiError::PageExpired(answer())), (1, false));
     }

@@ -12,7 +12,7 @@ use crate::{
     api::ApiError,
     config::{ListingSettings, Subscriptions},
     domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, PlanSettings, Planner, Source, Step, Window},
-    pipeline::Desk,
+    pipeline::desk::Desk,
 };
 
 /// The longest rest without a look at the clock and the backlog, so that what is shown is not old.

@@ -18,12 +18,13 @@ use crate::{
     api::Api,
     config::{Cloud, Credential},
     domain::{Backoff, ContentKey, Source},
-    pipeline::Wanted,
+    pipeline::desk::Wanted,
     simulator::{Failure, Faults, History, Operation, Rule, Scenario, Simulator, SourceScenario, TenantScenario, When},
 };
 
 const QUICK: Rests = Rests {
     backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(20)),
+    asked_max: Duration::from_millis(20),
     person: Duration::from_millis(20),
     token: Duration::from_millis(20),
     subscribed: Duration::from_millis(1),

@@ -1,0 +1,202 @@
+//! Member, producer and writer, from start to end, with the listers and the fetch pool that belong to them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicI64},
+    thread,
+    time::Duration,
+};
+
+use crossbeam_channel::{Sender, unbounded};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{
+    desk::WriterDesk,
+    fetch::pool,
+    list::{TenantLister, follow_tenant},
+    writer::{Notice, Parts, Request, Writer, WriterError},
+};
+use crate::{
+    api::{Api, ApiError},
+    config::{Settings, Tenant},
+    domain::ContentType,
+    http::Health,
+    kafka::{ListingsWriter, Member, Publisher, TransactionError},
+    telemetry::Metrics,
+};
+
+/// What all shifts of a process share.
+#[derive(Clone)]
+pub struct Common {
+    pub settings: Arc<Settings>,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub api: Api,
+    pub listings: Arc<ListingsWriter>,
+    pub on_refused: Arc<dyn Fn(&ApiError) + Send + Sync>,
+    /// See [`Parts::committing`].
+    pub committing: Arc<AtomicI64>,
+}
+
+/// How long fetches that are going on may take to end when the process is asked to stop.
+const DRAIN: Duration = Duration::from_secs(6);
+
+/// How long a broker may take to let us begin.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs until `stop`, then drains.
+///
+/// # Errors
+/// See [`WriterError`].
+pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterError> {
+    let (events, events_in) = unbounded();
+    let (requests, requests_in) = unbounded();
+    let (results, results_in) = unbounded();
+    let (jobs, jobs_in) = mpsc::unbounded_channel();
+    let (notices, notices_in) = mpsc::unbounded_channel();
+    let (ended, mut ending) = oneshot::channel();
+    let (settings, metrics, health) = (Arc::clone(&common.settings), common.metrics.clone(), common.health.clone());
+    let (committing, to_requests) = (Arc::clone(&common.committing), requests.clone());
+    let start = move || {
+        let publisher = Publisher::new(&settings.kafka, &metrics).map_err(broken)?;
+        // The producer first: it fences whoever had our slot before anything is read.
+        publisher.init(PATIENCE).map_err(|fault| not_begun(&settings, &fault))?;
+        let member = Arc::new(Member::join(&settings.kafka, events).map_err(broken)?);
+        let parts = Parts {
+            settings,
+            metrics,
+            health,
+            member,
+            publisher,
+            events: events_in,
+            requests: requests_in,
+            to_requests,
+            work: results_in,
+            jobs,
+            notices,
+            committing,
+        };
+        Writer::new(parts).run()
+    };
+    common.health.expect_beats("writer", 2 * common.settings.kafka.transaction_timeout + PATIENCE);
+    thread::Builder::new()
+        .name("writer".to_owned())
+        .spawn(move || ended.send(start()))
+        .map_err(|fault| WriterError::Broken(fault.to_string()))?;
+    let fetching = tokio::spawn(pool(Arc::clone(&common.settings), common.api.clone(), jobs_in, results));
+    let listing = CancellationToken::new();
+    let outcome = tokio::select! {
+        outcome = &mut ending => Some(outcome),
+        () = stop.cancelled() => None,
+        () = list_what_is_ours(&common, notices_in, &requests, &listing) => None,
+    };
+    listing.cancel();
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            info!("stopping: what is being fetched is finished");
+            // A writer that has ended needs no telling.
+            let _ = requests.send(Request::Drain(DRAIN));
+            ending.await
+        }
+    };
+    common.health.forget("writer");
+    fetching.abort();
+    outcome.unwrap_or_else(|_| Err(WriterError::Broken("the writer's thread ended by a panic".to_owned())))
+}
+
+fn broken(fault: rdkafka::error::KafkaError) -> WriterError {
+    WriterError::Broken(fault.to_string())
+}
+
+fn not_begun(settings: &Settings, fault: &TransactionError) -> WriterError {
+    let cause = std::error::Error::source(fault).map_or_else(|| fault.to_string(), ToString::to_string);
+    match fault {
+        TransactionError::Fenced(_) => {
+            WriterError::SlotTaken { slot: settings.kafka.slot.clone(), group: settings.kafka.group.clone(), cause }
+        }
+        _ => WriterError::Broken(format!("could not begin transactions: {cause}")),
+    }
+}
+
+/// Keeps a lister for each tenant whose partition is ours.
+async fn list_what_is_ours(
+    common: &Common,
+    mut notices: mpsc::UnboundedReceiver<Notice>,
+    requests: &Sender<Request>,
+    listing: &CancellationToken,
+) {
+    let mut listers = JoinSet::new();
+    let mut partitions: HashMap<i32, CancellationToken> = HashMap::new();
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Taken { partition, sources } => {
+                let stop = listing.child_token();
+                if let Some(before) = partitions.insert(partition, stop.clone()) {
+                    before.cancel();
+                }
+                for tenant in &common.settings.tenants {
+                    let started: HashMap<ContentType, _> = sources
+                        .iter()
+                        .filter(|(source, _)| source.tenant == tenant.id)
+                        .map(|(source, floor)| (source.content_type, *floor))
+                        .collect();
+                    if let Some(lister) = lister(common, tenant, started, requests, &stop) {
+                        listers.spawn(follow_tenant(lister));
+                    }
+                }
+            }
+            Notice::Lost { partition } => {
+                if let Some(stop) = partitions.remove(&partition) {
+                    stop.cancel();
+                }
+                common.forget_tenants(partition);
+            }
+        }
+        while listers.try_join_next().is_some() {}
+    }
+    // The writer has ended, and says itself how.
+    std::future::pending().await
+}
+
+fn lister(
+    common: &Common,
+    tenant: &Tenant,
+    started: HashMap<ContentType, Option<jiff::Timestamp>>,
+    requests: &Sender<Request>,
+    stop: &CancellationToken,
+) -> Option<TenantLister<WriterDesk, ListingsWriter>> {
+    if started.is_empty() {
+        return None;
+    }
+    let api = common.api.tenant(tenant.id)?;
+    // Another process may have spent this minute's budget.
+    api.take_over();
+    Some(TenantLister {
+        tenant: tenant.clone(),
+        started,
+        settings: Arc::clone(&common.settings),
+        api,
+        desk: WriterDesk(requests.clone()),
+        listings: Arc::clone(&common.listings),
+        metrics: common.metrics.clone(),
+        health: common.health.clone(),
+        on_refused: Arc::clone(&common.on_refused),
+        stop: stop.clone(),
+    })
+}
+
+impl Common {
+    /// Two processes that both report a tenant would make sums and maxima lie.
+    fn forget_tenants(&self, partition: i32) {
+        let count = self.settings.kafka.partitions;
+        let gone =
+            self.settings.tenants.iter().filter(|tenant| crate::kafka::partition_of(tenant.id, count) == partition);
+        gone.for_each(|tenant| self.metrics.forget_tenant(&tenant.name));
+    }
+}

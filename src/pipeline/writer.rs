@@ -1,0 +1,548 @@
+//! The one thread that publishes: it owns the producer, the ledgers and the backlogs of our partitions, and so decides
+//! alone what is new. Fetched records come in, transactions go out. Everything in here may block; nothing is async.
+
+mod outcome; // how a fetch that ended is settled or tried again
+mod owned; // a partition that is ours
+mod publish; // records, ledger entries and gaps into the open transaction
+mod tally; // what the open transaction will have done, for the metrics
+mod transaction; // open, commit, abort
+mod upkeep; // gauges, forgetting, moving, pausing
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::AtomicI64},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::{Receiver, Sender, select};
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::{owned::Owned, transaction::Transaction};
+use super::{
+    desk::Wanted,
+    fetch::{Job, Work},
+};
+use crate::{
+    config::{Settings, StartFrom},
+    domain::{AttemptId, ContentKey, ContentType, Listing, Origin, Source, TenantId, Want},
+    http::Health,
+    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, TransactionError, partition_of, restore},
+    telemetry::Metrics,
+};
+
+/// Names one fetch of one content by one ownership of its partition. What it names may be over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    pub partition: i32,
+    pub epoch: u64,
+    pub attempt: AttemptId,
+}
+
+/// What others ask of the writer.
+#[derive(Debug)]
+pub enum Request {
+    Restored {
+        epoch: u64,
+        partition: i32,
+        outcome: Result<Box<Restored>, RestoreError>,
+    },
+    Wanted {
+        source: Source,
+        contents: Vec<ContentKey>,
+        origin: Origin,
+        reply: oneshot::Sender<Option<Wanted>>,
+    },
+    Unclaim {
+        source: Source,
+        contents: Vec<ContentKey>,
+    },
+    /// Start nothing new; come to an end within this time.
+    Drain(Duration),
+}
+
+/// What the writer tells whoever runs the listers.
+#[derive(Debug)]
+pub enum Notice {
+    /// The partition is restored: list these sources, none before its floor.
+    Taken {
+        partition: i32,
+        sources: Vec<(Source, Option<Timestamp>)>,
+    },
+    Lost {
+        partition: i32,
+    },
+}
+
+/// Why the writer ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    /// Begin anew with a new producer, a new member and everything restored (docs/exactly-once.md, rule 10).
+    #[error("begin anew: {0}")]
+    Broken(String),
+    #[error(
+        "another instance uses kafka.slot `{slot}` of group `{group}`; give each process a slot of its own: {cause}"
+    )]
+    SlotTaken { slot: String, group: String, cause: String },
+    #[error(transparent)]
+    Refused(RestoreError),
+    #[error("Kafka refuses this group: {0}")]
+    Unauthorised(String),
+}
+
+/// Everything a writer is made of.
+pub struct Parts {
+    pub settings: Arc<Settings>,
+    pub metrics: Metrics,
+    pub health: Health,
+    pub member: Arc<Member>,
+    pub publisher: Publisher,
+    pub events: Receiver<MemberEvent>,
+    pub requests: Receiver<Request>,
+    /// For the threads that restore.
+    pub to_requests: Sender<Request>,
+    pub work: Receiver<Work>,
+    pub jobs: mpsc::UnboundedSender<Job>,
+    pub notices: mpsc::UnboundedSender<Notice>,
+    /// Milliseconds since 1970 at which the step of a commit that is going on began; 0 when none is.
+    pub committing: Arc<AtomicI64>,
+}
+
+pub struct Writer {
+    parts: Parts,
+    /// Of the tenants in the settings, their names in metrics.
+    names: HashMap<TenantId, String>,
+    sources: Vec<Source>,
+    partitions: BTreeMap<i32, Partition>,
+    epoch: u64,
+    open: Option<Transaction>,
+    aborts_in_a_row: u32,
+    /// The largest record that is sent; smaller than the setting only after a topic refused one.
+    record_limit: usize,
+    draining: Option<Instant>,
+    upkeep: upkeep::Rhythm,
+    /// What ended the writer in the midst of a step that could only abort.
+    ended: Option<WriterError>,
+}
+
+enum Partition {
+    Restoring { epoch: u64 },
+    Owned(Box<Owned>),
+}
+
+/// Work items taken between two looks at rebalances and requests.
+const TURN: usize = 64;
+
+/// Fetches handed out beyond those that run, so that the pool is not idle while a commit is waited for.
+const AHEAD: usize = 4;
+
+impl Writer {
+    pub fn new(parts: Parts) -> Self {
+        let tenants = &parts.settings.tenants;
+        let names = tenants.iter().map(|tenant| (tenant.id, tenant.name.clone())).collect();
+        let sources = tenants
+            .iter()
+            .flat_map(|tenant| {
+                tenant.content_types.iter().map(|kind| Source { tenant: tenant.id, content_type: *kind })
+            })
+            .collect();
+        let record_limit = parts.settings.kafka.max_record_bytes;
+        Self {
+            parts,
+            names,
+            sources,
+            partitions: BTreeMap::new(),
+            epoch: 0,
+            open: None,
+            aborts_in_a_row: 0,
+            record_limit,
+            draining: None,
+            upkeep: upkeep::Rhythm::default(),
+            ended: None,
+        }
+    }
+
+    /// Works until it is drained.
+    ///
+    /// # Errors
+    /// See [`WriterError`].
+    pub fn run(mut self) -> Result<(), WriterError> {
+        let ended = self.work_until_drained();
+        self.cancel_everything();
+        ended
+    }
+
+    fn work_until_drained(&mut self) -> Result<(), WriterError> {
+        loop {
+            self.parts.health.beat("writer");
+            self.take_events()?;
+            self.take_requests()?;
+            self.commit_if_due()?;
+            if self.is_drained() {
+                return self.commit();
+            }
+            self.dispatch();
+            self.keep_up()?;
+            self.wait_and_work()?;
+        }
+    }
+
+    /// Waits for whatever comes first, and takes a turn's worth of fetched records.
+    fn wait_and_work(&mut self) -> Result<(), WriterError> {
+        let work = self.parts.work.clone();
+        let patience = self.patience();
+        select! {
+            recv(work) -> item => {
+                if let Ok(item) = item { self.take_work(item)?; }
+                for item in work.try_iter().take(TURN) { self.take_work(item)?; }
+            }
+            recv(self.parts.events) -> event => if let Ok(event) = event { self.take_event(event)? },
+            recv(self.parts.requests) -> request => if let Ok(request) = request { self.take_request(request)? },
+            default(patience) => {}
+        }
+        Ok(())
+    }
+
+    /// Until the next commit, retry or look at the clock.
+    fn patience(&self) -> Duration {
+        let due = self.open.as_ref().map(|open| open.due_in(self.parts.settings.kafka.commit_interval));
+        let now = Timestamp::now();
+        let wakeups = self.owned().filter_map(|owned| owned.backlog.next_wakeup());
+        let retry = wakeups.min().map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let longest = Duration::from_millis(500);
+        due.into_iter().chain(retry).fold(longest, Duration::min).max(Duration::from_millis(1))
+    }
+
+    fn take_work(&mut self, item: Work) -> Result<(), WriterError> {
+        let outcome = match item {
+            Work::Records { ticket, batch, memory } => {
+                let published = self.publish(ticket, &batch);
+                drop((batch, memory));
+                published
+            }
+            Work::Ended { ticket, ended } => self.settle(ticket, ended),
+        };
+        self.survive(outcome)?;
+        self.commit_if_due()
+    }
+
+    /// All rebalances and listings that are known by now.
+    fn take_events(&mut self) -> Result<(), WriterError> {
+        while let Ok(event) = self.parts.events.try_recv() {
+            self.take_event(event)?;
+        }
+        Ok(())
+    }
+
+    fn take_event(&mut self, event: MemberEvent) -> Result<(), WriterError> {
+        match event {
+            MemberEvent::Assigned(partitions) => partitions.into_iter().for_each(|partition| self.assigned(partition)),
+            MemberEvent::Revoked(partitions) => return self.revoked(&partitions),
+            MemberEvent::Listing { partition, offset, listing } => self.read(partition, offset, listing),
+            MemberEvent::Joined => {
+                self.parts.health.ok("kafka");
+                self.parts.health.ok("partitions");
+            }
+            MemberEvent::Trouble(why) => {
+                let servers = &self.parts.settings.kafka.bootstrap_servers;
+                self.parts.health.not_ok("kafka", format!("{servers}: {why}"));
+            }
+            MemberEvent::Fatal(cause) => return Err(self.refused_by_group(&cause)),
+        }
+        Ok(())
+    }
+
+    fn refused_by_group(&self, cause: &rdkafka::error::KafkaError) -> WriterError {
+        use rdkafka::error::RDKafkaErrorCode::{GroupAuthorizationFailed, TopicAuthorizationFailed};
+        match cause.rdkafka_error_code() {
+            Some(GroupAuthorizationFailed | TopicAuthorizationFailed) => WriterError::Unauthorised(cause.to_string()),
+            _ => self.slot_taken(cause.to_string()),
+        }
+    }
+
+    fn slot_taken(&self, cause: String) -> WriterError {
+        let kafka = &self.parts.settings.kafka;
+        WriterError::SlotTaken { slot: kafka.slot.clone(), group: kafka.group.clone(), cause }
+    }
+
+    fn assigned(&mut self, partition: i32) {
+        self.epoch += 1;
+        self.parts.metrics.rebalances_total.inc();
+        self.partitions.insert(partition, Partition::Restoring { epoch: self.epoch });
+        self.parts.health.not_ok(&condition(partition), "its ledger is being read");
+        self.restore(partition, self.epoch);
+    }
+
+    /// Reads the ledger in a thread of its own: other partitions go on publishing meanwhile.
+    fn restore(&self, partition: i32, epoch: u64) {
+        let (settings, member) = (Arc::clone(&self.parts.settings), Arc::clone(&self.parts.member));
+        let reply = self.parts.to_requests.clone();
+        let started = thread::Builder::new().name(format!("restore-{partition}")).spawn(move || {
+            let outcome = restore(&settings, &member, partition).map(Box::new);
+            // Nobody waits for it any more when the writer has ended.
+            let _ = reply.send(Request::Restored { epoch, partition, outcome });
+        });
+        if let Err(fault) = started {
+            error!("could not start a thread: {fault}");
+        }
+    }
+
+    fn revoked(&mut self, partitions: &[i32]) -> Result<(), WriterError> {
+        self.parts.metrics.rebalances_total.inc();
+        // Whatever is open was begun under the old generation, and the broker would refuse it.
+        let aborted = self.abort();
+        for partition in partitions {
+            if let Some(Partition::Owned(owned)) = self.partitions.remove(partition) {
+                owned.cancel();
+                let _ = self.parts.notices.send(Notice::Lost { partition: *partition });
+            }
+            self.parts.health.forget(&condition(*partition));
+        }
+        aborted
+    }
+
+    fn take_requests(&mut self) -> Result<(), WriterError> {
+        while let Ok(request) = self.parts.requests.try_recv() {
+            self.take_request(request)?;
+        }
+        Ok(())
+    }
+
+    fn take_request(&mut self, request: Request) -> Result<(), WriterError> {
+        match request {
+            Request::Restored { epoch, partition, outcome } => return self.restored(epoch, partition, outcome),
+            Request::Wanted { source, contents, origin, reply } => {
+                // The lister may have been stopped meanwhile.
+                let _ = reply.send(self.wanted(source, &contents, origin));
+            }
+            Request::Unclaim { source, contents } => {
+                if let Some(owned) = self.owner_of(source) {
+                    contents.iter().for_each(|key| owned.unclaim(source, *key));
+                }
+            }
+            Request::Drain(within) => self.draining = Some(Instant::now() + within),
+        }
+        Ok(())
+    }
+
+    fn restored(
+        &mut self,
+        epoch: u64,
+        partition: i32,
+        outcome: Result<Box<Restored>, RestoreError>,
+    ) -> Result<(), WriterError> {
+        match self.partitions.get(&partition) {
+            Some(Partition::Restoring { epoch: ours }) if *ours == epoch => {}
+            _ => return Ok(()), // of an assignment that is over
+        }
+        let restored = match outcome {
+            Ok(restored) => restored,
+            Err(passing) if passing.passes() => {
+                warn!(partition, "could not restore, trying again: {passing}");
+                self.parts.health.not_ok(&condition(partition), passing.to_string());
+                self.restore(partition, epoch);
+                return Ok(());
+            }
+            Err(refused) => return Err(WriterError::Refused(refused)),
+        };
+        let ids: usize = restored.ledgers.values().map(crate::domain::Ledger::ids).sum();
+        info!(
+            partition,
+            ids,
+            committed = restored.committed,
+            took_ms = restored.took.as_millis(),
+            "partition restored"
+        );
+        self.parts.metrics.ledger_restore_seconds.observe(restored.took.as_secs_f64());
+        self.own(epoch, *restored)
+    }
+
+    /// The partition is known in full: its sources may be listed, and its listings read.
+    fn own(&mut self, epoch: u64, restored: Restored) -> Result<(), WriterError> {
+        let (partition, lost) = (restored.partition, restored.lost.clone());
+        let sources: Vec<Source> = self.sources_of(partition);
+        let floors = self.floors(&restored, &sources);
+        let mut owned = Owned::new(epoch, restored, CancellationToken::new());
+        owned.floors = floors.iter().filter_map(|(source, floor)| Some((*source, (*floor)?))).collect();
+        let to_write = owned.floors.clone();
+        self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
+        // Durable before anything is listed: a later start must not take a later beginning.
+        let written = self.write_beginnings(partition, &to_write, lost);
+        self.survive(written)?;
+        self.commit()?;
+        if matches!(self.partitions.get(&partition), Some(Partition::Owned(owned)) if owned.epoch == epoch) {
+            self.parts.member.resume(partition);
+            self.parts.health.ok(&condition(partition));
+            let _ = self.parts.notices.send(Notice::Taken { partition, sources: floors });
+        }
+        Ok(())
+    }
+
+    /// Where each source begins: as first written to the ledger, or as the settings say now.
+    fn floors(&self, restored: &Restored, sources: &[Source]) -> Vec<(Source, Option<Timestamp>)> {
+        let now = Timestamp::now();
+        let at_first = match self.parts.settings.listing.start_from {
+            StartFrom::Earliest => None,
+            StartFrom::Now => Some(now),
+            StartFrom::At(time) => Some(time),
+        };
+        let floor = |source| at_first.map(|first| restored.began.get(source).copied().unwrap_or(first));
+        sources.iter().map(|source| (*source, floor(source))).collect()
+    }
+
+    fn sources_of(&self, partition: i32) -> Vec<Source> {
+        let count = self.parts.settings.kafka.partitions;
+        self.sources.iter().filter(|source| partition_of(source.tenant, count) == partition).copied().collect()
+    }
+
+    fn wanted(&mut self, source: Source, contents: &[ContentKey], origin: Origin) -> Option<Wanted> {
+        let recheck = self.parts.settings.fetch.recheck;
+        let owned = self.owner_of(source)?;
+        Some(owned.wanted(source, contents, origin == Origin::Sweep, recheck))
+    }
+
+    fn owner_of(&mut self, source: Source) -> Option<&mut Owned> {
+        let partition = partition_of(source.tenant, self.parts.settings.kafka.partitions);
+        match self.partitions.get_mut(&partition) {
+            Some(Partition::Owned(owned)) => Some(owned),
+            _ => None,
+        }
+    }
+
+    /// A message of the listings topic was read.
+    fn read(&mut self, partition: i32, offset: i64, listing: Option<Listing>) {
+        let recheck = self.parts.settings.fetch.recheck;
+        let ours = listing.filter(|listing| {
+            let source = listing.content.source;
+            let known = self.sources.contains(&source)
+                && partition_of(source.tenant, self.parts.settings.kafka.partitions) == partition;
+            if !known {
+                warn!(%source, partition, offset, "passed over a listing of a source that is not in the settings");
+            }
+            known
+        });
+        let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition) else { return };
+        match ours {
+            Some(listing) => owned.read(offset, listing, recheck),
+            None => owned.backlog.read_to(offset + 1),
+        }
+    }
+
+    /// Hands out fetches, partitions in turn, until the pool has enough.
+    fn dispatch(&mut self) {
+        if self.draining.is_some() {
+            return;
+        }
+        let now = Timestamp::now();
+        let most = self.parts.settings.fetch.concurrency * AHEAD;
+        let share = self.share_of_a_tenant();
+        let jobs = self.parts.jobs.clone();
+        let mut in_flight: usize = self.owned().map(|owned| owned.running.len()).sum();
+        for (partition, state) in &mut self.partitions {
+            let Partition::Owned(owned) = state else { continue };
+            while in_flight < most {
+                let running = &owned.running_of;
+                let next = owned
+                    .backlog
+                    .start_next(now, |source| running.get(&source.tenant).copied().unwrap_or_default() < share);
+                let Some(attempt) = next else { break };
+                in_flight += 1;
+                let job = owned.start(*partition, &attempt);
+                // The pool ends only after the writer.
+                let _ = jobs.send(job);
+            }
+        }
+    }
+
+    /// Fetches that one tenant may have at once: all when it is alone, else so many that a throttled one leaves room.
+    fn share_of_a_tenant(&self) -> usize {
+        let concurrency = self.parts.settings.fetch.concurrency;
+        let busy: std::collections::HashSet<TenantId> = self
+            .sources
+            .iter()
+            .filter(|source| self.owned().any(|owned| owned.backlog.waiting(source) > 0))
+            .map(|source| source.tenant)
+            .collect();
+        if busy.len() <= 1 { concurrency * AHEAD } else { (concurrency / busy.len()).max(1) }
+    }
+
+    /// Whether nothing is going on any more, or the time for it is over. What was published of a content that is still
+    /// being fetched is committed as it is; the rest comes with the next start.
+    fn is_drained(&self) -> bool {
+        self.draining.is_some_and(|deadline| {
+            deadline <= Instant::now()
+                || (self.owned().all(|owned| owned.running.is_empty()) && self.parts.work.is_empty())
+        })
+    }
+
+    fn cancel_everything(&mut self) {
+        for state in self.partitions.values() {
+            if let Partition::Owned(owned) = state {
+                owned.cancel();
+            }
+        }
+    }
+
+    fn owned(&self) -> impl Iterator<Item = &Owned> {
+        self.partitions.values().filter_map(|state| match state {
+            Partition::Owned(owned) => Some(&**owned),
+            Partition::Restoring { .. } => None,
+        })
+    }
+
+    /// The attempt that a ticket names, if it still means anything.
+    fn current(&mut self, ticket: Ticket) -> Option<&mut Owned> {
+        match self.partitions.get_mut(&ticket.partition) {
+            Some(Partition::Owned(owned))
+                if owned.epoch == ticket.epoch && owned.running.contains_key(&ticket.attempt) =>
+            {
+                Some(owned)
+            }
+            _ => None,
+        }
+    }
+
+    /// The tenant's name in metrics.
+    fn labels(&self, source: Source) -> [&str; 2] {
+        let name = self.names.get(&source.tenant).map_or("", String::as_str);
+        [name, ContentType::as_str(source.content_type)]
+    }
+
+    /// What a step into the transaction came to: aborts are survived here, the rest ends the writer.
+    fn survive(&mut self, outcome: Result<(), TransactionError>) -> Result<(), WriterError> {
+        if let Some(ended) = self.ended.take() {
+            return Err(ended);
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(TransactionError::Abort(cause)) => {
+                warn!("transaction aborted: {cause}");
+                self.abort()
+            }
+            Err(TransactionError::Oversize) => {
+                self.record_limit = (self.record_limit / 2).max(64 * 1024);
+                error!(
+                    "a topic refused a message for its size; records above {} bytes become gaps until this is mended: \
+                     raise max.message.bytes of the output topics to that of kafka.max_record_bytes",
+                    self.record_limit
+                );
+                self.abort()
+            }
+            Err(TransactionError::Fenced(cause)) => Err(self.slot_taken(cause.to_string())),
+            Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
+        }
+    }
+}
+
+/// The name of a partition's condition on `/readyz`.
+fn condition(partition: i32) -> String {
+    format!("partition {partition}")
+}
+
+/// Whether a content is fetched for more than its first time.
+fn is_second_look(want: Want) -> bool {
+    matches!(want, Want::Recheck | Want::GapAgain)
+}

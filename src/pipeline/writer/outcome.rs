@@ -1,0 +1,169 @@
+//! How a fetch that ended is settled, or when it is tried again.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::{debug, warn};
+
+use super::{Ticket, Writer, owned::Running, publish::gap_of};
+use crate::{
+    domain::{Backoff, Fate, GapReason, Mark, Outcome, Want},
+    kafka::{EntryKind, Gap, TransactionError},
+    pipeline::fetch::{Broken, Ended},
+};
+
+/// When a content that is not there is asked for again; after the last of them it is a gap.
+const MISSING: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30), Duration::from_secs(60)];
+
+/// When a content that is no JSON array is fetched again; after the last of them it is a gap.
+const UNREADABLE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// A refusal that a person must lift is met again so often.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// What to do about a content whose fetch failed.
+enum Verdict {
+    Again(Duration),
+    Gap(GapReason),
+}
+
+impl Writer {
+    /// A fetch ended: settles its content, or has it tried again.
+    pub(super) fn settle(&mut self, ticket: Ticket, ended: Ended) -> Result<(), TransactionError> {
+        if self.current(ticket).is_none() {
+            return Ok(());
+        }
+        match ended {
+            Ended::Whole => self.settle_as(ticket, Outcome::Published, None),
+            Ended::Cancelled => {
+                if let Some(owned) = self.current(ticket)
+                    && owned.finish(ticket.attempt).is_some()
+                {
+                    owned.backlog.released(ticket.attempt);
+                }
+                Ok(())
+            }
+            Ended::Failed(broken) => match self.judge(ticket, &broken) {
+                Verdict::Gap(reason) => self.settle_as(ticket, Outcome::Gap(reason), Some(&broken)),
+                Verdict::Again(after) => self.try_again(ticket, after, &broken),
+            },
+        }
+    }
+
+    fn judge(&mut self, ticket: Ticket, broken: &Broken) -> Verdict {
+        let Some(owned) = self.current(ticket) else { return Verdict::Again(REFUSED) };
+        let Some(running) = owned.running.get(&ticket.attempt) else { return Verdict::Again(REFUSED) };
+        let listing = &running.listing;
+        let failures = listing.attempts + 1;
+        let (source, key) = (listing.content.source, listing.content.key());
+        let is_over = listing.content.expires <= Timestamp::now();
+        let mut miss = |waits: &[Duration], reason| {
+            let misses = owned.misses.entry((source, key)).or_default();
+            *misses += 1;
+            let index = usize::try_from(*misses - 1).unwrap_or(usize::MAX);
+            waits.get(index).map_or(Verdict::Gap(reason), |wait| Verdict::Again(*wait))
+        };
+        let backoff = Backoff::SERVICE.delay(failures, rand::random());
+        match broken.fate {
+            Fate::Gone(reason) => Verdict::Gap(reason),
+            Fate::Missing => miss(&MISSING, GapReason::NotFound),
+            Fate::Unreadable => miss(&UNREADABLE, GapReason::Unreadable),
+            // Whatever the trouble is: past its expiration nothing will come any more.
+            _ if is_over => Verdict::Gap(GapReason::Expired),
+            Fate::Retry { after } | Fate::Throttled { after } => Verdict::Again(backoff.max(after.unwrap_or_default())),
+            Fate::Operator | Fate::Subscribe => Verdict::Again(REFUSED),
+            Fate::Done | Fate::Relist | Fate::ClampWindow => Verdict::Again(backoff),
+        }
+    }
+
+    fn try_again(&mut self, ticket: Ticket, after: Duration, broken: &Broken) -> Result<(), TransactionError> {
+        let at = Timestamp::now() + SignedDuration::try_from(after).unwrap_or(SignedDuration::from_mins(5));
+        let Some(owned) = self.current(ticket) else { return Ok(()) };
+        // What it published is the open transaction's; a retry of the blob finds it in the ledger.
+        let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
+        owned.backlog.failed(ticket.attempt, at);
+        let content = &running.listing.content;
+        debug!(content_id = content.content_id, source = %content.source, "fetch failed, again in {after:?}: {}", broken.answer);
+        if running.unwritten.is_empty() {
+            return Ok(());
+        }
+        self.write_entry(&running.listing, ticket.partition, EntryKind::Ids, running.unwritten)
+    }
+
+    /// Settles a content within the open transaction.
+    fn settle_as(&mut self, ticket: Ticket, outcome: Outcome, broken: Option<&Broken>) -> Result<(), TransactionError> {
+        self.open_for_sending()?;
+        let Some(owned) = self.current(ticket) else { return Ok(()) };
+        let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
+        let (source, key, now) = (running.listing.content.source, running.listing.content.key(), Timestamp::now());
+        let ledger = owned.ledgers.entry(source).or_default();
+        let mark = mark(&running, ledger.mark(&key).copied(), outcome, now);
+        ledger.settle(key, mark);
+        owned.backlog.settled(ticket.attempt);
+        owned.forget_troubles(source, key);
+        self.tell(&running, mark.outcome, outcome, broken, now)?;
+        self.write_entry(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten)
+    }
+
+    /// Gaps that open or close, and the count of contents.
+    fn tell(
+        &mut self,
+        running: &Running,
+        settled: Outcome,
+        fetched: Outcome,
+        broken: Option<&Broken>,
+        now: Timestamp,
+    ) -> Result<(), TransactionError> {
+        let (content, published) = (&running.listing.content, u64::from(running.published));
+        let word = match settled {
+            Outcome::Published => "published",
+            Outcome::Moved => "moved",
+            Outcome::Gap(_) => "gap",
+        };
+        self.tally(content.source, |tally| {
+            tally.outcomes.push(word);
+            if settled == Outcome::Published {
+                tally.newest = tally.newest.max(Some(content.created));
+            }
+        });
+        match (settled, fetched) {
+            (Outcome::Gap(reason), _) => {
+                let gap = Gap {
+                    records_published: published,
+                    last_answer: broken.map(|broken| broken.answer.clone()),
+                    unreadable: broken.and_then(|broken| broken.unreadable.clone()),
+                    ..gap_of(&running.listing, reason, now)
+                };
+                self.send_gap(content.source, &gap)
+            }
+            (Outcome::Published, Outcome::Published) if running.want == Want::GapAgain => {
+                let gap = gap_of(&running.listing, GapReason::NotFound, now);
+                self.send_gap(content.source, &Gap { closed: true, records_published: published, ..gap })
+            }
+            (Outcome::Published, Outcome::Gap(reason)) => {
+                // Its records are in Kafka since the first fetch.
+                warn!(
+                    content_id = content.content_id,
+                    "could not look at a content a second time: {}",
+                    reason.as_str()
+                );
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The mark of a content that ended so.
+fn mark(running: &Running, before: Option<Mark>, outcome: Outcome, now: Timestamp) -> Mark {
+    let found = running.published;
+    match (running.want, before) {
+        (Want::Recheck, Some(before)) => match outcome {
+            Outcome::Published => before.rechecked(now, found),
+            // The first fetch stands.
+            _ => before.rechecked(now, 0),
+        },
+        _ => Mark::new(outcome, running.listing.content.created, now, found),
+    }
+}

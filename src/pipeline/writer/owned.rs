@@ -1,0 +1,174 @@
+//! A partition that is ours: what of it is published, what waits, and what is being fetched.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::Ticket;
+use crate::{
+    config::Recheck,
+    domain::{
+        Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Outcome, RecordId, Source, TenantId, Want,
+    },
+    kafka::Restored,
+    pipeline::{desk::Wanted, fetch::Job},
+};
+
+pub struct Owned {
+    pub epoch: u64,
+    pub backlog: Backlog,
+    pub ledgers: HashMap<Source, Ledger>,
+    /// Where sources begin that do not begin with all that is in reach.
+    pub floors: HashMap<Source, Timestamp>,
+    pub running: HashMap<AttemptId, Running>,
+    /// How many of them each tenant has.
+    pub running_of: HashMap<TenantId, usize>,
+    /// Announced to the listers, not yet back through the topic.
+    claims: HashMap<Source, HashSet<ContentKey>>,
+    /// Why a content that is settled already waits again.
+    again: HashMap<(Source, ContentKey), Want>,
+    /// Answers in a row that said a content is not there, or is no JSON.
+    pub misses: HashMap<(Source, ContentKey), u32>,
+    pub newest: HashMap<Source, Timestamp>,
+    pub paused: bool,
+    stop: CancellationToken,
+}
+
+/// A fetch that is going on.
+pub struct Running {
+    pub listing: Listing,
+    pub want: Want,
+    /// Ids of the open transaction that are not in a ledger entry yet.
+    pub unwritten: Vec<RecordId>,
+    /// Records published by this attempt, over all transactions it met.
+    pub published: u32,
+    cancel: CancellationToken,
+}
+
+impl Owned {
+    pub fn new(epoch: u64, restored: Restored, stop: CancellationToken) -> Self {
+        Self {
+            epoch,
+            backlog: Backlog::new(restored.committed),
+            ledgers: restored.ledgers,
+            floors: HashMap::new(),
+            running: HashMap::new(),
+            running_of: HashMap::new(),
+            claims: HashMap::new(),
+            again: HashMap::new(),
+            misses: HashMap::new(),
+            newest: HashMap::new(),
+            paused: false,
+            stop,
+        }
+    }
+
+    /// A listing came through the topic.
+    pub fn read(&mut self, offset: i64, listing: Listing, recheck: Recheck) {
+        let (source, key) = (listing.content.source, listing.content.key());
+        self.unclaim(source, key);
+        let sweep = listing.origin == crate::domain::Origin::Sweep;
+        let ledger = self.ledgers.entry(source).or_default();
+        let want = match ledger.wanted(&key, sweep, recheck, Timestamp::now()) {
+            Want::No => return self.backlog.read_to(offset + 1),
+            want => want,
+        };
+        if self.backlog.add(offset, listing) == Added::Waits && super::is_second_look(want) {
+            self.again.insert((source, key), want);
+        }
+    }
+
+    /// Which contents a lister is to append; they count as announced from now on.
+    pub fn wanted(&mut self, source: Source, contents: &[ContentKey], sweep: bool, recheck: Recheck) -> Wanted {
+        let now = Timestamp::now();
+        let ledger = self.ledgers.entry(source).or_default();
+        let claims = self.claims.entry(source).or_default();
+        let append = contents
+            .iter()
+            .map(|key| {
+                ledger.wanted(key, sweep, recheck, now) != Want::No
+                    && !self.backlog.is_pending(&source, key)
+                    && claims.insert(*key)
+            })
+            .collect();
+        Wanted { append, pending: claims.len() + self.backlog.waiting(&source) }
+    }
+
+    pub fn unclaim(&mut self, source: Source, key: ContentKey) {
+        if let Some(claims) = self.claims.get_mut(&source) {
+            claims.remove(&key);
+        }
+    }
+
+    /// Makes a job of a content that the backlog handed out.
+    pub fn start(&mut self, partition: i32, attempt: &Attempt) -> Job {
+        let content = attempt.listing.content.clone();
+        let want = self.again.get(&(content.source, content.key())).copied().unwrap_or(Want::New);
+        let cancel = self.stop.child_token();
+        *self.running_of.entry(content.source.tenant).or_default() += 1;
+        self.running.insert(
+            attempt.id,
+            Running {
+                listing: attempt.listing.clone(),
+                want,
+                unwritten: Vec::new(),
+                published: 0,
+                cancel: cancel.clone(),
+            },
+        );
+        let ticket = Ticket { partition, epoch: self.epoch, attempt: attempt.id };
+        Job { ticket, content, cancel }
+    }
+
+    /// Takes an attempt out of what is going on.
+    pub fn finish(&mut self, attempt: AttemptId) -> Option<Running> {
+        let running = self.running.remove(&attempt)?;
+        if let Some(count) = self.running_of.get_mut(&running.listing.content.source.tenant) {
+            *count = count.saturating_sub(1);
+        }
+        Some(running)
+    }
+
+    /// The content is settled for good once the transaction commits; what was remembered about its troubles goes.
+    pub fn forget_troubles(&mut self, source: Source, key: ContentKey) {
+        self.misses.remove(&(source, key));
+    }
+
+    /// The open transaction became part of what is known.
+    pub fn commit(&mut self) {
+        self.backlog.commit();
+        let Self { ledgers, again, .. } = self;
+        ledgers.values_mut().for_each(Ledger::commit);
+        again.retain(|(source, key), want| {
+            let mark = ledgers.get(source).and_then(|ledger| ledger.committed_mark(key));
+            // A recheck that is done, a gap that closed: the next sweep decides anew.
+            mark.is_some_and(|mark| match want {
+                Want::Recheck => mark.recheck == crate::domain::RecheckState::Due,
+                _ => matches!(mark.outcome, Outcome::Gap(_)),
+            })
+        });
+        for running in self.running.values_mut() {
+            running.unwritten.clear();
+        }
+    }
+
+    /// The open transaction never was: every attempt begins again (docs/exactly-once.md, rule 9).
+    pub fn abort(&mut self) {
+        self.backlog.abort();
+        self.ledgers.values_mut().for_each(Ledger::abort);
+        self.drop_attempts();
+    }
+
+    /// Fetches end; nothing that they still send means anything.
+    pub fn cancel(&self) {
+        self.stop.cancel();
+    }
+
+    fn drop_attempts(&mut self) {
+        for running in self.running.drain() {
+            running.1.cancel.cancel();
+        }
+        self.running_of.clear();
+    }
+}

@@ -1,0 +1,261 @@
+//! Records, beginnings and gaps into the open transaction.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use rdkafka::message::{Header, OwnedHeaders};
+use tracing::error;
+
+use super::{Ticket, Writer};
+use crate::{
+    config::{Kafka, TimestampSource},
+    domain::{Batch, Day, GapReason, Listed, Listing, RecordRef, Seen, Source},
+    kafka::{Entry, EntryKind, Gap, Message, MissingListings, MissingRecord, TransactionError},
+};
+
+/// A header whose value is longer than this says more than a header should, and is left out.
+const LONGEST_HEADER: usize = 1_024;
+
+/// What a record's key and headers may take beside its value.
+const RECORD_FRAMING: usize = 1_024;
+
+impl Writer {
+    /// Publishes of a batch what is not published yet.
+    pub(super) fn publish(&mut self, ticket: Ticket, batch: &Batch) -> Result<(), TransactionError> {
+        if batch.is_empty() || self.current(ticket).is_none() {
+            return Ok(());
+        }
+        self.open_for_sending()?;
+        // The open may have found that the partition is not ours any more.
+        let Some(content) = self
+            .current(ticket)
+            .and_then(|owned| owned.running.get(&ticket.attempt).map(|running| running.listing.content.clone()))
+        else {
+            return Ok(());
+        };
+        let (now, topic) = (Timestamp::now(), self.output_topic(content.source));
+        let (today, frame) = (Day::of(now), Frame::of(&self.parts.settings.kafka, &content, topic));
+        for record in batch.iter() {
+            let Some(owned) = self.current(ticket) else { return Ok(()) };
+            let seen = owned.ledgers.entry(content.source).or_default().see(record.identity, today);
+            if let Some(running) = owned.running.get_mut(&ticket.attempt)
+                && seen != Seen::Repeat
+            {
+                running.unwritten.push(record.identity);
+                running.published += u32::from(seen == Seen::New);
+            }
+            match seen {
+                Seen::New => self.send_record(ticket, &content, &frame, &record, now)?,
+                Seen::Repeat | Seen::Refresh => self.tally(content.source, |tally| tally.duplicates += 1),
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Writer::open`] for those who can only abort; what ends the writer comes again with the next look.
+    pub(super) fn open_for_sending(&mut self) -> Result<(), TransactionError> {
+        self.open().map_err(|ended| {
+            self.ended = Some(ended);
+            TransactionError::Abort(rdkafka::error::KafkaError::Canceled)
+        })
+    }
+
+    fn send_record(
+        &mut self,
+        ticket: Ticket,
+        content: &Listed,
+        frame: &Frame,
+        record: &RecordRef<'_>,
+        now: Timestamp,
+    ) -> Result<(), TransactionError> {
+        let size = record.oversize.unwrap_or(record.bytes.len() as u64);
+        let key = record.key.unwrap_or_default();
+        if record.oversize.is_some() || self.record_limit < record.bytes.len() + key.len() + RECORD_FRAMING {
+            return self.oversize(ticket, record.key, size, now);
+        }
+        self.parts.publisher.send(frame.message(record))?;
+        let delay = record.created.and_then(|created| u32::try_from(now.as_second() - created).ok());
+        self.tally(content.source, |tally| {
+            tally.published += 1;
+            tally.bytes += size;
+            tally.without_id += u64::from(record.key.is_none());
+            tally.delays.extend(delay);
+        });
+        if let Some(open) = &mut self.open {
+            open.tally.records += 1;
+            open.tally.bytes += size;
+        }
+        Ok(())
+    }
+
+    /// A record that no topic takes is named, and the rest of its content goes on.
+    fn oversize(
+        &mut self,
+        ticket: Ticket,
+        record_id: Option<&str>,
+        size: u64,
+        now: Timestamp,
+    ) -> Result<(), TransactionError> {
+        let Some(listing) = self.current(ticket).and_then(|owned| {
+            let running = owned.running.get_mut(&ticket.attempt)?;
+            running.published = running.published.saturating_sub(1);
+            Some(running.listing.clone())
+        }) else {
+            return Ok(());
+        };
+        let record_id = record_id.filter(|id| id.len() <= LONGEST_HEADER).map(str::to_owned);
+        let gap = Gap { record: Some(MissingRecord { record_id, size }), ..gap_of(&listing, GapReason::Oversize, now) };
+        self.send_gap(listing.content.source, &gap)
+    }
+
+    /// Tells of a gap: in the topic, in the metrics once committed, and in the log.
+    pub(super) fn send_gap(&mut self, source: Source, gap: &Gap) -> Result<(), TransactionError> {
+        self.send_gap_message(gap)?;
+        if !gap.closed {
+            self.tally(source, |tally| tally.gaps.push(gap.reason));
+            error!(
+                %source, reason = gap.reason.as_str(), content_id = gap.content_id, attempts = gap.attempts,
+                last_answer = gap.last_answer, "a gap: something of this source is not in Kafka"
+            );
+        }
+        Ok(())
+    }
+
+    fn send_gap_message(&self, gap: &Gap) -> Result<(), TransactionError> {
+        let lost = gap.listings.as_ref().map(|listings| listings.partition.to_string());
+        let key = gap.content_id.clone().or(lost).unwrap_or_default();
+        self.parts.publisher.send(Message {
+            topic: &self.parts.settings.kafka.gaps_topic(),
+            partition: Some(0),
+            key: Some(key.as_bytes()),
+            value: &gap.to_json(),
+            headers: None,
+            timestamp: None,
+        })
+    }
+
+    /// Where sources begin, and which listings were lost while nobody ran.
+    pub(super) fn write_beginnings(
+        &mut self,
+        partition: i32,
+        floors: &HashMap<Source, Timestamp>,
+        lost: Option<MissingListings>,
+    ) -> Result<(), TransactionError> {
+        if floors.is_empty() && lost.is_none() {
+            return Ok(());
+        }
+        self.open_for_sending()?;
+        for (source, start_from) in floors {
+            let entry = Entry {
+                group: &self.parts.settings.kafka.group,
+                content_type: source.content_type,
+                content_id: "",
+                kind: EntryKind::Began { start_from: *start_from },
+                ids: Vec::new().into(),
+            };
+            self.send_entry(source.tenant, partition, &entry)?;
+        }
+        let Some(lost) = lost else { return Ok(()) };
+        error!(
+            partition,
+            first = lost.first_offset,
+            end = lost.end_offset,
+            "a gap: listings expired before they were read"
+        );
+        let now = Timestamp::now();
+        self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, now) })
+    }
+
+    /// Adds to what the open transaction will have done for a source.
+    pub(super) fn tally(&mut self, source: Source, add: impl FnOnce(&mut super::tally::SourceTally)) {
+        if let Some(open) = &mut self.open {
+            add(open.tally.sources.entry(source).or_default());
+        }
+    }
+
+    fn output_topic(&self, source: Source) -> String {
+        self.parts.settings.kafka.output_topic(source.tenant, source.content_type)
+    }
+}
+
+fn gap(reason: GapReason, now: Timestamp) -> Gap {
+    Gap {
+        reason,
+        closed: false,
+        at: now,
+        first_seen: now,
+        attempts: 0,
+        records_published: 0,
+        last_answer: None,
+        tenant: None,
+        content_type: None,
+        content_id: None,
+        content_uri: None,
+        record: None,
+        listings: None,
+        unreadable: None,
+    }
+}
+
+/// A gap of a content.
+pub(super) fn gap_of(listing: &Listing, reason: GapReason, now: Timestamp) -> Gap {
+    let content = &listing.content;
+    Gap {
+        first_seen: listing.first_listed,
+        attempts: listing.attempts + 1,
+        tenant: Some(content.source.tenant),
+        content_type: Some(content.source.content_type),
+        content_id: Some(content.content_id.clone()),
+        content_uri: Some(content.content_uri.clone()),
+        ..gap(reason, now)
+    }
+}
+
+/// What all records of a content have in common.
+struct Frame {
+    topic: String,
+    /// The headers that each record has; the others follow.
+    common: Vec<(&'static str, String)>,
+    headers: crate::config::Headers,
+    timestamp: TimestampSource,
+}
+
+impl Frame {
+    fn of(kafka: &Kafka, content: &Listed, topic: String) -> Self {
+        let mut common = Vec::new();
+        if kafka.headers.tenant_id {
+            common.push(("tenant_id", content.source.tenant.to_string()));
+        }
+        if kafka.headers.content_id {
+            common.push(("content_id", content.content_id.clone()));
+        }
+        Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp }
+    }
+
+    fn message<'a>(&'a self, record: &RecordRef<'a>) -> Message<'a> {
+        let created = record.created.filter(|_| self.timestamp == TimestampSource::Created);
+        Message {
+            topic: &self.topic,
+            partition: None,
+            key: record.key.map(str::as_bytes),
+            value: record.bytes,
+            headers: self.headers_of(record),
+            timestamp: created.and_then(|seconds| seconds.checked_mul(1_000)),
+        }
+    }
+
+    fn headers_of(&self, record: &RecordRef<'_>) -> Option<OwnedHeaders> {
+        let own = [
+            ("record_type", record.record_type.filter(|_| self.headers.record_type)),
+            ("workload", record.workload.filter(|_| self.headers.workload)),
+            ("operation", record.operation.filter(|_| self.headers.operation)),
+        ];
+        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let all = self.common.iter().map(|(key, value)| (*key, value.as_str())).chain(own);
+        let mut headers = OwnedHeaders::new_with_capacity(5);
+        for (key, value) in all.filter(|(_, value)| value.len() <= LONGEST_HEADER) {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        Some(headers)
+    }
+}

@@ -1,0 +1,175 @@
+//! What is done by the clock and not by what comes in: gauges, forgetting, moving, and how far ahead listings are read.
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Partition, Writer, WriterError};
+use crate::{
+    domain::{ContentKey, Day, Listing, Mark, Outcome, Source},
+    kafka::{EntryKind, Message, TransactionError, listing_parts},
+};
+
+/// When each kind of upkeep was last done.
+#[derive(Default)]
+pub struct Rhythm {
+    seconds: Option<Instant>,
+    minutes: Option<Instant>,
+    days: Option<Instant>,
+}
+
+/// Unsettled listings of a partition at which reading stops, and at which it goes on.
+const ENOUGH: usize = 10_000;
+const TOO_FEW: usize = 5_000;
+
+/// A listing that waits for longer is copied to the end of the topic (docs/exactly-once.md, rule 15).
+const STALE: SignedDuration = SignedDuration::from_hours(24);
+
+/// Listings moved at once.
+const MOVES: usize = 100;
+
+/// Marks live as long as listings do (rule 14).
+const LISTINGS_LIVE: SignedDuration = SignedDuration::from_hours(24 * 21);
+
+impl Writer {
+    pub(super) fn keep_up(&mut self) -> Result<(), WriterError> {
+        if is_due(&mut self.upkeep.seconds, Duration::from_secs(1)) {
+            self.mind_the_backlog();
+            self.show();
+        }
+        if is_due(&mut self.upkeep.minutes, Duration::from_secs(60)) && self.draining.is_none() {
+            self.forget();
+            let moved = self.move_stale();
+            self.survive(moved)?;
+        }
+        if is_due(&mut self.upkeep.days, Duration::from_secs(86_400)) {
+            self.begin_again()?;
+        }
+        Ok(())
+    }
+
+    /// Stops and goes on reading listings.
+    fn mind_the_backlog(&mut self) {
+        for (partition, state) in &mut self.partitions {
+            let Partition::Owned(owned) = state else { continue };
+            let waiting = owned.backlog.unsettled_len();
+            if ENOUGH <= waiting && !owned.paused {
+                self.parts.member.pause(*partition);
+                owned.paused = true;
+            } else if waiting <= TOO_FEW && owned.paused {
+                self.parts.member.resume(*partition);
+                owned.paused = false;
+            }
+        }
+    }
+
+    fn show(&self) {
+        let metrics = &self.parts.metrics;
+        let owned = self.owned().count();
+        metrics.partitions_owned.set(i64::try_from(self.partitions.len()).unwrap_or(i64::MAX));
+        metrics.partitions_restored.set(i64::try_from(owned).unwrap_or(i64::MAX));
+        let now = Timestamp::now();
+        for source in &self.sources {
+            let Some(owned) = self.owned().find(|owned| owned.ledgers.contains_key(source)) else { continue };
+            let labels = self.labels(*source);
+            let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            metrics.backlog_contents.with_label_values(&labels).set(count(owned.backlog.waiting(source)));
+            let expiry = owned.backlog.oldest_expiry(source).map(|at| at.duration_since(now).as_secs_f64());
+            match expiry {
+                Some(seconds) => metrics.oldest_backlog_expires_in_seconds.with_label_values(&labels).set(seconds),
+                // No series is better than a number that means nothing.
+                None => _ = metrics.oldest_backlog_expires_in_seconds.remove_label_values(&labels),
+            }
+            if let Some(newest) = owned.newest.get(source).filter(|newest| **newest != Timestamp::MIN) {
+                let age = now.duration_since(*newest).as_secs_f64();
+                metrics.freshness_seconds.with_label_values(&labels).set(age);
+            }
+            let ledger = &owned.ledgers[source];
+            metrics.ledger_ids.with_label_values(&labels).set(count(ledger.ids()));
+            metrics.ledger_bytes.with_label_values(&labels).set(count(ledger.memory_bytes()));
+        }
+    }
+
+    /// Drops what need not be known any more.
+    fn forget(&mut self) {
+        let now = Timestamp::now();
+        let window = self.parts.settings.dedupe.window.as_secs().div_ceil(86_400);
+        let window = u16::try_from(window).unwrap_or(u16::MAX);
+        for state in self.partitions.values_mut() {
+            let Partition::Owned(owned) = state else { continue };
+            for (source, ledger) in &mut owned.ledgers {
+                let oldest = owned.backlog.oldest_created(source);
+                // A portion a minute: what is left over waits for the next.
+                ledger.forget(Day::of(now), window, oldest, now - LISTINGS_LIVE);
+            }
+        }
+    }
+
+    /// Copies listings that have failed for a day to the end of the topic, so that they do not hold the offset.
+    fn move_stale(&mut self) -> Result<(), TransactionError> {
+        let now = Timestamp::now();
+        let partitions: Vec<i32> = self.partitions.keys().copied().collect();
+        for partition in partitions {
+            let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition) else { continue };
+            let is_stale = |listing: &Listing| listing.attempts > 0 && STALE < now.duration_since(listing.appended);
+            for attempt in owned.backlog.start_stale(MOVES, is_stale) {
+                self.open_for_sending()?;
+                self.move_one(partition, attempt.id, &attempt.listing, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn move_one(
+        &mut self,
+        partition: i32,
+        attempt: crate::domain::AttemptId,
+        listing: &Listing,
+        now: Timestamp,
+    ) -> Result<(), TransactionError> {
+        let (key, value, headers) = listing_parts(listing);
+        self.parts.publisher.send(Message {
+            topic: &self.parts.settings.kafka.listings_topic(),
+            partition: Some(partition),
+            key: Some(key.as_bytes()),
+            value: &value,
+            headers: Some(headers),
+            timestamp: None,
+        })?;
+        let (source, content): (Source, ContentKey) = (listing.content.source, listing.content.key());
+        let mark = Mark::new(Outcome::Moved, listing.content.created, now, 0);
+        if let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition)
+            && owned.backlog.settled(attempt)
+        {
+            owned.ledgers.entry(source).or_default().settle(content, mark);
+        }
+        self.tally(source, |tally| tally.outcomes.push("moved"));
+        self.write_entry(listing, partition, EntryKind::Settled(mark), Vec::new())
+    }
+
+    /// Beginnings are written again each day, or retention would drop them and a source would begin anew.
+    fn begin_again(&mut self) -> Result<(), WriterError> {
+        let beginnings: Vec<_> = self
+            .partitions
+            .iter()
+            .filter_map(|(partition, state)| match state {
+                Partition::Owned(owned) if !owned.floors.is_empty() => Some((*partition, owned.floors.clone())),
+                _ => None,
+            })
+            .collect();
+        for (partition, floors) in beginnings {
+            let written = self.write_beginnings(partition, &floors, None);
+            self.survive(written)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `every` has passed since the last time; then it counts as done.
+fn is_due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|last| every <= last.elapsed());
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
