@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use o365feed::{
     domain::{ContentType, RecordId, Source},
     simulator::{SourceTruth, TruthRecord},
@@ -69,11 +70,11 @@ fn named<T>(all: &[T]) -> &[T] {
 }
 
 /// See [`World::verdict`].
-pub fn reach(world: &World) -> Verdict {
-    // What is due is asked first and what was ever offered last, so that records may come in between.
+pub fn reach(world: &World, due_at: Timestamp) -> Verdict {
     let due: HashMap<Source, Vec<TruthRecord>> =
-        world.truth().now().into_iter().map(|truth| (truth.source, truth.due)).collect();
+        world.truth().records(due_at).into_iter().map(|truth| (truth.source, truth.due)).collect();
     let seen: Vec<(ContentType, Vec<Seen>)> = world.kinds().map(|kind| (kind, read(world, kind))).collect();
+    // Asked last: what is there must have been offered before.
     let offered: HashMap<Source, SourceTruth> =
         world.truth().now().into_iter().map(|truth| (truth.source, truth)).collect();
 
@@ -203,8 +204,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub fn new(world: &World) -> Self {
-        let sources = world.truth().now();
+    pub fn new(world: &World, moment: Timestamp) -> Self {
+        let sources = world.truth().records(moment);
         let sources = sources.into_iter().filter(|truth| world.kinds().any(|kind| kind == truth.source.content_type));
         let wanted = |truth: SourceTruth| {
             let due = truth.due.into_iter().filter(|record| !world.is_oversize(record));

@@ -1,11 +1,13 @@
 //! A simulated tenant, a real broker and the connector between them. Break something, then ask for the verdict.
 
 use std::{
+    cell::Cell,
     net::SocketAddr,
     sync::{Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use o365feed::{
     domain::{ContentType, TenantId},
     simulator::{History, Live, Scenario, Simulator, SourceScenario, TenantScenario, Truth, TruthRecord},
@@ -38,6 +40,8 @@ pub struct World {
     group: String,
     max_record_bytes: usize,
     settings: Vec<(&'static str, String)>,
+    /// Up to when everything was published; contents may go on coming when nobody fetches them any more.
+    complete_to: Cell<Option<Timestamp>>,
     _turn: Turn,
 }
 
@@ -64,6 +68,7 @@ impl World {
             group: unique("group"),
             max_record_bytes: 8_128 * 1_024,
             settings: Vec::new(),
+            complete_to: Cell::new(None),
             _turn: turn,
         }
     }
@@ -145,7 +150,8 @@ impl World {
 
     /// Waits until every record that is due at this moment is in its topic.
     pub fn complete(&self, processes: &mut [&mut Process]) {
-        let mut progress = Progress::new(self);
+        let now = self.simulator.now();
+        let mut progress = Progress::new(self, now);
         let end = Instant::now() + PATIENCE;
         while !progress.is_complete() {
             for process in processes.iter_mut() {
@@ -158,12 +164,13 @@ impl World {
             }
             progress.read(Duration::from_millis(500));
         }
+        self.complete_to.set(Some(now));
     }
 
-    /// Compares what a `read_committed` reader sees with the truth of this moment.
-    /// To be asked when nobody writes any more, or when more may come but nothing may be wrong.
+    /// Compares what a `read_committed` reader sees with the truth: what was due at the last [`Self::complete`], or is due
+    /// now if there was none, must be there; what was offered since may be.
     pub fn verdict(&self) -> Verdict {
-        verdict::reach(self)
+        verdict::reach(self, self.complete_to.get().unwrap_or_else(|| self.simulator.now()))
     }
 
     fn yaml(&self, slot: &str) -> String {
