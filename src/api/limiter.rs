@@ -3,6 +3,7 @@
 
 use std::{
     num::NonZeroU32,
+    pin::pin,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -41,42 +42,78 @@ pub struct Permit {
 /// One tenant's budget. There is one for each pair of publisher and tenant, because that pair is what the service counts.
 pub struct Limiter {
     spend: Mutex<Spend>,
-    // Of each class one caller at a time looks at the budget and the rest queue here, first come, first served.
-    listings: tokio::sync::Mutex<()>,
-    blobs: tokio::sync::Mutex<()>,
-    listings_waiting: AtomicUsize,
-    no_listing_waits: Notify,
+    listings: Queue,
+    blobs: Queue,
+    /// Listings that went since a blob did.
+    streak: AtomicUsize,
+    /// Somebody went, came or gave up.
+    changed: Notify,
     meter: Meter,
 }
+
+/// Of each class one caller at a time looks at the budget and the rest queue here, first come, first served.
+#[derive(Default)]
+struct Queue {
+    turn: tokio::sync::Mutex<()>,
+    waiting: AtomicUsize,
+}
+
+/// Listings go first, but after so many of them a blob that waits goes: a week of catch-up lists hundreds of windows, and
+/// what the first of them found must not wait for the last.
+const LISTINGS_A_BLOB: usize = 4;
 
 impl Limiter {
     /// A budget of `requests_per_minute`, with nothing saved up yet.
     pub fn new(requests_per_minute: u32, meter: Meter) -> Self {
         Self {
             spend: Mutex::new(Spend::new(Budget::of(requests_per_minute))),
-            listings: tokio::sync::Mutex::new(()),
-            blobs: tokio::sync::Mutex::new(()),
-            listings_waiting: AtomicUsize::new(0),
-            no_listing_waits: Notify::new(),
+            listings: Queue::default(),
+            blobs: Queue::default(),
+            streak: AtomicUsize::new(0),
+            changed: Notify::new(),
             meter,
         }
     }
 
     /// Waits until one request may be sent. Nothing is spent when the caller gives up waiting.
     pub async fn permit(&self, class: Class) -> Permit {
-        let (_waiting, _turn) = match class {
-            Class::Listing => (Some(Waiting::announce(self)), self.listings.lock().await),
-            Class::Blob => (None, self.blobs.lock().await),
-        };
+        let queue = self.queue(class);
+        let _waiting = Waiting::announce(self, class);
+        let _turn = queue.turn.lock().await;
         loop {
-            if class == Class::Blob && 0 < self.listings_waiting.load(Ordering::SeqCst) {
-                self.no_listing_waits.notified().await;
+            let mut changed = pin!(self.changed.notified());
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if !self.is_turn_of(class) {
+                changed.await;
                 continue;
             }
             match self.take() {
-                Ok(permit) => return permit,
+                Ok(permit) => {
+                    match class {
+                        Class::Listing => _ = self.streak.fetch_add(1, Ordering::SeqCst),
+                        Class::Blob => self.streak.store(0, Ordering::SeqCst),
+                    }
+                    return permit;
+                }
                 Err(not_before) => sleep_until(not_before).await,
             }
+        }
+    }
+
+    fn is_turn_of(&self, class: Class) -> bool {
+        let waits = |class| 0 < self.queue(class).waiting.load(Ordering::SeqCst);
+        let blobs_are_due = LISTINGS_A_BLOB <= self.streak.load(Ordering::SeqCst);
+        match class {
+            Class::Listing => !blobs_are_due || !waits(Class::Blob),
+            Class::Blob => blobs_are_due || !waits(Class::Listing),
+        }
+    }
+
+    fn queue(&self, class: Class) -> &Queue {
+        match class {
+            Class::Listing => &self.listings,
+            Class::Blob => &self.blobs,
         }
     }
 
@@ -117,21 +154,24 @@ impl Limiter {
     }
 }
 
-/// A listing that waits, until it is dropped: by success or because the caller gave up.
-struct Waiting<'a>(&'a Limiter);
+/// A caller that waits, until it is dropped: by success or because the caller gave up.
+struct Waiting<'a> {
+    limiter: &'a Limiter,
+    class: Class,
+}
 
 impl<'a> Waiting<'a> {
-    fn announce(limiter: &'a Limiter) -> Self {
-        limiter.listings_waiting.fetch_add(1, Ordering::SeqCst);
-        Self(limiter)
+    fn announce(limiter: &'a Limiter, class: Class) -> Self {
+        limiter.queue(class).waiting.fetch_add(1, Ordering::SeqCst);
+        limiter.changed.notify_waiters();
+        Self { limiter, class }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.0.listings_waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.no_listing_waits.notify_one();
-        }
+        self.limiter.queue(self.class).waiting.fetch_sub(1, Ordering::SeqCst);
+        self.limiter.changed.notify_waiters();
     }
 }
 
@@ -321,10 +361,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn listings_go_before_blobs_that_waited_longer() {
+        let order = order_of([Class::Blob, Class::Blob, Class::Listing, Class::Listing]).await;
+        assert_eq!(order, [Class::Listing, Class::Listing, Class::Blob, Class::Blob]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_blob_goes_after_a_few_listings_however_many_wait() {
+        let asked = std::iter::once(Class::Blob).chain([Class::Listing; 3 * LISTINGS_A_BLOB]);
+        let order = order_of(asked).await;
+        assert_eq!(order.iter().position(|class| *class == Class::Blob), Some(LISTINGS_A_BLOB));
+    }
+
+    /// In which order those who ask at the same time get their permits.
+    async fn order_of(asked: impl IntoIterator<Item = Class>) -> Vec<Class> {
         let limiter = Arc::new(limiter(60));
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = tokio::task::JoinSet::new();
-        for class in [Class::Blob, Class::Blob, Class::Listing, Class::Listing] {
+        for class in asked {
             let (limiter, order) = (Arc::clone(&limiter), Arc::clone(&order));
             tasks.spawn(async move {
                 limiter.permit(class).await;
@@ -332,7 +385,7 @@ mod tests {
             });
         }
         tasks.join_all().await;
-        assert_eq!(*order.lock().unwrap(), [Class::Listing, Class::Listing, Class::Blob, Class::Blob]);
+        Arc::into_inner(order).expect("all tasks have ended").into_inner().unwrap()
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,7 @@
 //! `o365feed run`: the connector itself.
 
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -43,15 +45,18 @@ pub fn failure(ended: PipelineError) -> Failure {
 fn on_signals(stop: CancellationToken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
     tokio::spawn(async move {
-        for again in [false, true] {
+        let mut first: Option<Instant> = None;
+        loop {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = tokio::signal::ctrl_c() => {}
             }
-            if again {
+            // Some wrappers signal the process and its group: that is one wish, told twice.
+            if first.is_some_and(|first| first.elapsed() > Duration::from_secs(1)) {
                 warn!("told twice: ending at once; the open transaction will be rolled back");
                 std::process::exit(130);
             }
+            first.get_or_insert_with(Instant::now);
             stop.cancel();
         }
     });

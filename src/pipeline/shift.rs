@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     desk::WriterDesk,
@@ -46,6 +46,9 @@ pub struct Common {
 /// How long fetches that are going on may take to end when the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(6);
 
+/// How long the last commit may take after that.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
+
 /// How long a broker may take to let us begin.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -62,7 +65,7 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
     let (ended, mut ending) = oneshot::channel();
     let (settings, metrics, health) = (Arc::clone(&common.settings), common.metrics.clone(), common.health.clone());
     let (committing, to_requests) = (Arc::clone(&common.committing), requests.clone());
-    let start = move || {
+    let build = move || {
         let publisher = Publisher::new(&settings.kafka, &metrics).map_err(broken)?;
         // The producer first: it fences whoever had our slot before anything is read.
         publisher.init(PATIENCE).map_err(|fault| not_begun(&settings, &fault))?;
@@ -81,12 +84,18 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
             notices,
             committing,
         };
-        Writer::new(parts).run()
+        Ok(Writer::new(parts))
     };
     common.health.expect_beats("writer", 2 * common.settings.kafka.transaction_timeout + PATIENCE);
     thread::Builder::new()
         .name("writer".to_owned())
-        .spawn(move || ended.send(start()))
+        .spawn(move || match build() {
+            Ok(mut writer) => {
+                // Told before the clients are closed: that may take long, and nobody needs to wait for it.
+                let _ = ended.send(writer.run());
+            }
+            Err(fault) => _ = ended.send(Err(fault)),
+        })
         .map_err(|fault| WriterError::Broken(fault.to_string()))?;
     let fetching = tokio::spawn(pool(Arc::clone(&common.settings), common.api.clone(), jobs_in, results));
     let listing = CancellationToken::new();
@@ -102,7 +111,11 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
             info!("stopping: what is being fetched is finished");
             // A writer that has ended needs no telling.
             let _ = requests.send(Request::Drain(DRAIN));
-            ending.await
+            let Ok(outcome) = tokio::time::timeout(DRAIN + LAST_COMMIT, ending).await else {
+                warn!("the last commit takes too long; ending without it, so its records come with the next start");
+                return Ok(());
+            };
+            outcome
         }
     };
     common.health.forget("writer");

@@ -9,7 +9,7 @@ mod transaction; // open, commit, abort
 mod upkeep; // gauges, forgetting, moving, pausing
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::AtomicI64},
     thread,
     time::{Duration, Instant},
@@ -18,7 +18,6 @@ use std::{
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::{owned::Owned, transaction::Transaction};
@@ -115,21 +114,30 @@ pub struct Writer {
     parts: Parts,
     /// Of the tenants in the settings, their names in metrics.
     names: HashMap<TenantId, String>,
-    sources: Vec<Source>,
+    sources: HashSet<Source>,
     partitions: BTreeMap<i32, Partition>,
     epoch: u64,
     open: Option<Transaction>,
+    aborts: u64,
     aborts_in_a_row: u32,
     /// The largest record that is sent; smaller than the setting only after a topic refused one.
     record_limit: usize,
+    /// Fetches that one tenant may have at once.
+    share: usize,
     draining: Option<Instant>,
+    /// When the group last told of trouble that passes.
+    troubled: Option<Instant>,
     upkeep: upkeep::Rhythm,
     /// What ended the writer in the midst of a step that could only abort.
     ended: Option<WriterError>,
 }
 
 enum Partition {
-    Restoring { epoch: u64 },
+    /// Nothing is read yet, but should a listing come all the same, it must not be lost.
+    Restoring {
+        epoch: u64,
+        early: Vec<(i64, Option<Listing>)>,
+    },
     Owned(Box<Owned>),
 }
 
@@ -150,6 +158,7 @@ impl Writer {
             })
             .collect();
         let record_limit = parts.settings.kafka.max_record_bytes;
+        let share = parts.settings.fetch.concurrency * AHEAD;
         Self {
             parts,
             names,
@@ -157,9 +166,12 @@ impl Writer {
             partitions: BTreeMap::new(),
             epoch: 0,
             open: None,
+            aborts: 0,
             aborts_in_a_row: 0,
             record_limit,
+            share,
             draining: None,
+            troubled: None,
             upkeep: upkeep::Rhythm::default(),
             ended: None,
         }
@@ -169,9 +181,14 @@ impl Writer {
     ///
     /// # Errors
     /// See [`WriterError`].
-    pub fn run(mut self) -> Result<(), WriterError> {
+    pub fn run(&mut self) -> Result<(), WriterError> {
         let ended = self.work_until_drained();
-        self.cancel_everything();
+        for (partition, state) in &self.partitions {
+            if let Partition::Owned(owned) = state {
+                owned.cancel();
+            }
+            self.parts.health.forget(&condition(*partition));
+        }
         ended
     }
 
@@ -249,6 +266,7 @@ impl Writer {
             MemberEvent::Trouble(why) => {
                 let servers = &self.parts.settings.kafka.bootstrap_servers;
                 self.parts.health.not_ok("kafka", format!("{servers}: {why}"));
+                self.troubled = Some(Instant::now());
             }
             MemberEvent::Fatal(cause) => return Err(self.refused_by_group(&cause)),
         }
@@ -271,7 +289,7 @@ impl Writer {
     fn assigned(&mut self, partition: i32) {
         self.epoch += 1;
         self.parts.metrics.rebalances_total.inc();
-        self.partitions.insert(partition, Partition::Restoring { epoch: self.epoch });
+        self.partitions.insert(partition, Partition::Restoring { epoch: self.epoch, early: Vec::new() });
         self.parts.health.not_ok(&condition(partition), "its ledger is being read");
         self.restore(partition, self.epoch);
     }
@@ -335,7 +353,7 @@ impl Writer {
         outcome: Result<Box<Restored>, RestoreError>,
     ) -> Result<(), WriterError> {
         match self.partitions.get(&partition) {
-            Some(Partition::Restoring { epoch: ours }) if *ours == epoch => {}
+            Some(Partition::Restoring { epoch: ours, .. }) if *ours == epoch => {}
             _ => return Ok(()), // of an assignment that is over
         }
         let restored = match outcome {
@@ -363,22 +381,38 @@ impl Writer {
     /// The partition is known in full: its sources may be listed, and its listings read.
     fn own(&mut self, epoch: u64, restored: Restored) -> Result<(), WriterError> {
         let (partition, lost) = (restored.partition, restored.lost.clone());
-        let sources: Vec<Source> = self.sources_of(partition);
-        let floors = self.floors(&restored, &sources);
-        let mut owned = Owned::new(epoch, restored, CancellationToken::new());
-        owned.floors = floors.iter().filter_map(|(source, floor)| Some((*source, (*floor)?))).collect();
-        let to_write = owned.floors.clone();
-        self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
-        // Durable before anything is listed: a later start must not take a later beginning.
-        let written = self.write_beginnings(partition, &to_write, lost);
-        self.survive(written)?;
+        let floors = self.floors(&restored, &self.sources_of(partition));
+        // What is open began before the partition was ours.
         self.commit()?;
-        if matches!(self.partitions.get(&partition), Some(Partition::Owned(owned)) if owned.epoch == epoch) {
-            self.parts.member.resume(partition);
-            self.parts.health.ok(&condition(partition));
-            let _ = self.parts.notices.send(Notice::Taken { partition, sources: floors });
+        if !matches!(self.partitions.get(&partition), Some(Partition::Restoring { epoch: ours, .. }) if *ours == epoch)
+        {
+            return Ok(());
+        }
+        let mut owned = Owned::new(epoch, restored);
+        owned.floors = floors.iter().filter_map(|(source, floor)| Some((*source, (*floor)?))).collect();
+        let beginnings = owned.floors.clone();
+        let before = self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
+        if let Some(Partition::Restoring { early, .. }) = before {
+            early.into_iter().for_each(|(offset, listing)| self.read(partition, offset, listing));
+        }
+        // Durable before anything is listed: a later start must not take a later beginning.
+        while self.is_owned(partition, epoch) {
+            let aborts = self.aborts;
+            let written = self.write_beginnings(partition, &beginnings, lost.clone());
+            self.survive(written)?;
+            self.commit()?;
+            if self.aborts == aborts {
+                self.parts.member.resume(partition);
+                self.parts.health.ok(&condition(partition));
+                let _ = self.parts.notices.send(Notice::Taken { partition, sources: floors });
+                break;
+            }
         }
         Ok(())
+    }
+
+    fn is_owned(&self, partition: i32, epoch: u64) -> bool {
+        matches!(self.partitions.get(&partition), Some(Partition::Owned(owned)) if owned.epoch == epoch)
     }
 
     /// Where each source begins: as first written to the ledger, or as the settings say now.
@@ -424,10 +458,11 @@ impl Writer {
             }
             known
         });
-        let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition) else { return };
-        match ours {
-            Some(listing) => owned.read(offset, listing, recheck),
-            None => owned.backlog.read_to(offset + 1),
+        match (self.partitions.get_mut(&partition), ours) {
+            (Some(Partition::Owned(owned)), Some(listing)) => owned.read(offset, listing, recheck),
+            (Some(Partition::Owned(owned)), None) => owned.backlog.read_to(offset + 1),
+            (Some(Partition::Restoring { early, .. }), ours) => early.push((offset, ours)),
+            (None, _) => {} // not ours any more
         }
     }
 
@@ -438,7 +473,7 @@ impl Writer {
         }
         let now = Timestamp::now();
         let most = self.parts.settings.fetch.concurrency * AHEAD;
-        let share = self.share_of_a_tenant();
+        let share = self.share;
         let jobs = self.parts.jobs.clone();
         let mut in_flight: usize = self.owned().map(|owned| owned.running.len()).sum();
         for (partition, state) in &mut self.partitions {
@@ -460,7 +495,7 @@ impl Writer {
     /// Fetches that one tenant may have at once: all when it is alone, else so many that a throttled one leaves room.
     fn share_of_a_tenant(&self) -> usize {
         let concurrency = self.parts.settings.fetch.concurrency;
-        let busy: std::collections::HashSet<TenantId> = self
+        let busy: HashSet<TenantId> = self
             .sources
             .iter()
             .filter(|source| self.owned().any(|owned| owned.backlog.waiting(source) > 0))
@@ -476,14 +511,6 @@ impl Writer {
             deadline <= Instant::now()
                 || (self.owned().all(|owned| owned.running.is_empty()) && self.parts.work.is_empty())
         })
-    }
-
-    fn cancel_everything(&mut self) {
-        for state in self.partitions.values() {
-            if let Partition::Owned(owned) = state {
-                owned.cancel();
-            }
-        }
     }
 
     fn owned(&self) -> impl Iterator<Item = &Owned> {

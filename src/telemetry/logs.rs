@@ -35,7 +35,8 @@ pub enum LogError {
 pub(crate) fn is_filter(level: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |part: &str| part.contains(['=', '[']) || LEVELS.contains(&part.trim().to_lowercase().as_str());
-    level.split(',').all(known) && EnvFilter::builder().parse(level).is_ok()
+    // The filter's parser cuts other texts between bytes of a character, and panics.
+    level.is_ascii() && level.split(',').all(known) && EnvFilter::builder().parse(level).is_ok()
 }
 
 #[cfg(test)]

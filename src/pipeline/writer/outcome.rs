@@ -5,7 +5,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, warn};
 
-use super::{Ticket, Writer, owned::Running, publish::gap_of};
+use super::{
+    Ticket, Writer,
+    owned::{Owned, Running},
+    publish::gap_of,
+};
 use crate::{
     domain::{Backoff, Fate, GapReason, Mark, Outcome, Want},
     kafka::{EntryKind, Gap, TransactionError},
@@ -36,14 +40,7 @@ impl Writer {
         }
         match ended {
             Ended::Whole => self.settle_as(ticket, Outcome::Published, None),
-            Ended::Cancelled => {
-                if let Some(owned) = self.current(ticket)
-                    && owned.finish(ticket.attempt).is_some()
-                {
-                    owned.backlog.released(ticket.attempt);
-                }
-                Ok(())
-            }
+            Ended::Cancelled => self.leave(ticket, |owned| _ = owned.backlog.released(ticket.attempt)),
             Ended::Failed(broken) => match self.judge(ticket, &broken) {
                 Verdict::Gap(reason) => self.settle_as(ticket, Outcome::Gap(reason), Some(&broken)),
                 Verdict::Again(after) => self.try_again(ticket, after, &broken),
@@ -79,12 +76,16 @@ impl Writer {
 
     fn try_again(&mut self, ticket: Ticket, after: Duration, broken: &Broken) -> Result<(), TransactionError> {
         let at = Timestamp::now() + SignedDuration::try_from(after).unwrap_or(SignedDuration::from_mins(5));
+        debug!(?ticket, "fetch failed, again in {after:?}: {}", broken.answer);
+        self.leave(ticket, |owned| _ = owned.backlog.failed(ticket.attempt, at))
+    }
+
+    /// Ends an attempt that settles nothing. What it published is the open transaction's, so its ids must be in there
+    /// too: a retry of the blob finds them.
+    fn leave(&mut self, ticket: Ticket, give_back: impl FnOnce(&mut Owned)) -> Result<(), TransactionError> {
         let Some(owned) = self.current(ticket) else { return Ok(()) };
-        // What it published is the open transaction's; a retry of the blob finds it in the ledger.
         let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
-        owned.backlog.failed(ticket.attempt, at);
-        let content = &running.listing.content;
-        debug!(content_id = content.content_id, source = %content.source, "fetch failed, again in {after:?}: {}", broken.answer);
+        give_back(owned);
         if running.unwritten.is_empty() {
             return Ok(());
         }

@@ -47,7 +47,7 @@ pub struct Running {
 }
 
 impl Owned {
-    pub fn new(epoch: u64, restored: Restored, stop: CancellationToken) -> Self {
+    pub fn new(epoch: u64, restored: Restored) -> Self {
         Self {
             epoch,
             backlog: Backlog::new(restored.committed),
@@ -60,7 +60,7 @@ impl Owned {
             misses: HashMap::new(),
             newest: HashMap::new(),
             paused: false,
-            stop,
+            stop: CancellationToken::new(),
         }
     }
 

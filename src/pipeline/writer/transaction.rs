@@ -83,6 +83,8 @@ impl Writer {
         metrics.transactions_total.with_label_values(&["committed"]).inc();
         metrics.transaction_commit_seconds.observe(started.elapsed().as_secs_f64());
         self.aborts_in_a_row = 0;
+        self.parts.health.ok("kafka");
+        self.troubled = None;
         self.record_limit = self.parts.settings.kafka.max_record_bytes;
         for state in self.partitions.values_mut() {
             if let Partition::Owned(owned) = state {
@@ -201,6 +203,7 @@ impl Writer {
             }
         }
         self.parts.metrics.transactions_total.with_label_values(&["aborted"]).inc();
+        self.aborts += 1;
         self.aborts_in_a_row += 1;
         let ended = self.parts.publisher.abort();
         // The same trouble again and again must not keep the broker busy; rebalances wait at most so long.

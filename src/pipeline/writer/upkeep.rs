@@ -19,8 +19,11 @@ pub struct Rhythm {
 }
 
 /// Unsettled listings of a partition at which reading stops, and at which it goes on.
-const ENOUGH: usize = 10_000;
-const TOO_FEW: usize = 5_000;
+const ENOUGH: usize = 2_000;
+const TOO_FEW: usize = 1_000;
+
+/// Trouble that was not told again for so long has passed.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// A listing that waits for longer is copied to the end of the topic (docs/exactly-once.md, rule 15).
 const STALE: SignedDuration = SignedDuration::from_hours(24);
@@ -34,8 +37,13 @@ const LISTINGS_LIVE: SignedDuration = SignedDuration::from_hours(24 * 21);
 impl Writer {
     pub(super) fn keep_up(&mut self) -> Result<(), WriterError> {
         if is_due(&mut self.upkeep.seconds, Duration::from_secs(1)) {
+            self.share = self.share_of_a_tenant();
             self.mind_the_backlog();
             self.show();
+            if self.troubled.is_some_and(|told| QUIET < told.elapsed()) {
+                self.parts.health.ok("kafka");
+                self.troubled = None;
+            }
         }
         if is_due(&mut self.upkeep.minutes, Duration::from_secs(60)) && self.draining.is_none() {
             self.forget();
@@ -111,10 +119,14 @@ impl Writer {
         let partitions: Vec<i32> = self.partitions.keys().copied().collect();
         for partition in partitions {
             let Some(Partition::Owned(owned)) = self.partitions.get_mut(&partition) else { continue };
+            let epoch = owned.epoch;
             let is_stale = |listing: &Listing| listing.attempts > 0 && STALE < now.duration_since(listing.appended);
             for attempt in owned.backlog.start_stale(MOVES, is_stale) {
                 self.open_for_sending()?;
-                self.move_one(partition, attempt.id, &attempt.listing, now)?;
+                // The open may have found that the partition is not ours any more.
+                if self.is_owned(partition, epoch) {
+                    self.move_one(partition, attempt.id, &attempt.listing, now)?;
+                }
             }
         }
         Ok(())
