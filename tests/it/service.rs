@@ -9,28 +9,34 @@ use o365feed::{
 };
 use serde_json::Value;
 
-use crate::world::{PATIENCE, World, history, metric, scenario, stop};
+use crate::world::{PATIENCE, World, history, metric, published, scenario, stop};
 
 #[test]
 fn a_fifth_of_all_requests_failing_loses_nothing_and_stays_within_the_budget() {
-    const QUOTA: u32 = 600;
+    // Throttling comes seldom: each time halves the pace, and these have nothing to do with how fast it is.
     let failures = [
-        Failure::Status(500),
-        Failure::Status(503),
-        Failure::Reset,
-        Failure::Denied,
-        Failure::Throttled(ThrottleShape::Forbidden),
-        Failure::Throttled(ThrottleShape::TooManySeconds(1)),
+        (Failure::Status(500), 0.045),
+        (Failure::Status(503), 0.045),
+        (Failure::Reset, 0.045),
+        (Failure::Denied, 0.045),
+        (Failure::Throttled(ThrottleShape::Forbidden), 0.01),
+        (Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.01),
     ];
-    // One after the other, so that together they are a fifth.
-    let rate = |at: usize| When::Rate(0.2 / failures.len() as f64 / (1.0 - 0.2 * at as f64 / failures.len() as f64));
-    let rules = failures.iter().enumerate().map(|(at, &failure)| Rule { on: None, failure, when: rate(at) });
-    let faults = Faults { rules: rules.collect(), ..Faults::default() };
+    // The first rule that applies decides, so the later ones see what is left.
+    let mut left = 1.0;
+    let rules = failures.map(|(failure, share)| {
+        let rate = share / left;
+        left -= share;
+        Rule { on: None, failure, when: When::Rate(rate) }
+    });
+    let faults = Faults { rules: rules.into(), ..Faults::default() };
     let source = SourceScenario { without_id: 0.1, page_size: 10, ..history(30, 30) };
     let sources = [ContentType::SharePoint, ContentType::Exchange, ContentType::Dlp];
     let mut scenario = scenario(sources.map(|kind| (kind, source.clone())).into());
+    const QUOTA: u32 = 2_000;
     scenario.tenants[0].quota_per_minute = QUOTA;
-    let world = World::new(Scenario { faults, ..scenario });
+    let mut world = World::new(Scenario { faults, ..scenario });
+    world.set("listing.poll_interval", "5s");
     let mut process = world.start("a");
     world.complete(&mut [&mut process]);
     stop(&mut process);
@@ -49,6 +55,39 @@ fn a_fifth_of_all_requests_failing_loses_nothing_and_stays_within_the_budget() {
     assert_eq!(counts.tokens_on_unknown_paths, 0);
     assert_eq!(counts.of(Operation::Unknown), 0);
     assert_eq!(counts.impatient, 0, "requests before the time that Retry-After named");
+}
+
+#[test]
+fn the_budget_holds_in_every_minute_over_a_crash_too() {
+    const QUOTA: u32 = 240;
+    let mut scenario = scenario(vec![(ContentType::SharePoint, history(300, 2))]);
+    scenario.tenants[0].quota_per_minute = QUOTA;
+    let mut world = World::new(scenario);
+    world.set("listing.poll_interval", "10s");
+    let mut process = world.start("a");
+    process.wait_until("a part is done", PATIENCE, |process| published(process) >= 200.0);
+    process.kill9();
+    process.restart();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+    let counts = world.simulator().counts();
+    let total: u64 = counts.requests.values().sum();
+    assert!(total > u64::from(QUOTA), "there was more to ask for than a minute allows");
+    let max = counts.sliding_minute_max.values().max().copied().unwrap();
+    println!("{total} requests, {max} in the fullest minute of {QUOTA}");
+    assert!(max <= QUOTA as usize, "{max} requests in a minute");
+}
+
+#[test]
+fn an_internal_error_that_asks_for_an_hour_does_not_cost_an_hour() {
+    // The second answer in a row says "retry in an hour"; it is about one request, and the next one goes well.
+    let faults = Faults::first(Operation::Blob, Failure::Status(500), 2);
+    let world = World::new(Scenario { faults, ..scenario(vec![(ContentType::SharePoint, history(10, 10))]) });
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
 }
 
 #[test]

@@ -265,8 +265,9 @@ pub fn stop(process: &mut Process) {
 
 /// Enough of a log to see what it was about.
 pub fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    // Of those there is one a second.
+    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("window listed")).collect();
+    lines[lines.len().saturating_sub(100)..].join("\n")
 }
 
 /// An address of this machine where nobody listens.
