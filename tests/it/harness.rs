@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
+use o365feed::{domain::ContentType, simulator::SourceScenario};
 use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{FutureProducer, FutureRecord, Producer},
@@ -22,6 +23,7 @@ use crate::{
     reader::{Message, Unread, for_each_committed, read_committed, read_uncommitted},
     scratch::{Scratch, unique},
     wait,
+    world::{World, history, scenario},
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,6 +83,48 @@ async fn a_message_is_read_as_it_was_written() {
     let mut count = 0;
     for_each_committed(broker.bootstrap(), &topics, |_| count += 1);
     assert_eq!(count, 1);
+}
+
+#[test]
+fn a_verdict_finds_what_is_missing_what_is_there_twice_and_what_is_wrong() {
+    let kind = ContentType::SharePoint;
+    let source = SourceScenario { samples: true, without_id: 0.3, ..history(4, 10) };
+    let world = World::new(scenario(vec![(kind, source)]));
+    let topic = world.output(kind);
+    let due = world.truth().now().into_iter().find(|truth| truth.source.content_type == kind).unwrap().due;
+    let named = due.iter().position(|record| record.key().is_some()).unwrap();
+    let producer: FutureProducer = client(world.bootstrap()).create().unwrap();
+    let send = async |key: Option<String>, value: &[u8]| {
+        let record = FutureRecord::to(&topic).payload(value);
+        let record = match &key {
+            Some(key) => record.key(key),
+            None => record,
+        };
+        producer.send(record, PATIENCE).await.unwrap();
+    };
+    let runtime = world.runtime();
+    runtime.block_on(async {
+        let broker = Broker::shared();
+        broker.create_topic(&world.topic("feed.gaps"), 1, &[]).await;
+        broker.create_topic(&topic, 3, &[("max.message.bytes", "8388608")]).await;
+        for (_, record) in due.iter().enumerate().filter(|(at, _)| *at != named) {
+            send(record.key(), &record.variants()[0]).await;
+        }
+    });
+    let faults = || {
+        let verdict = world.verdict();
+        (verdict.missing.len(), verdict.twice.len(), verdict.wrong.len())
+    };
+    assert_eq!(faults(), (1, 0, 0));
+    runtime.block_on(send(due[named].key(), &due[named].variants()[0]));
+    assert_eq!(faults(), (0, 0, 0));
+    world.verdict().is_exactly_once();
+    runtime.block_on(send(due[named].key(), &due[named].variants()[0]));
+    assert_eq!(faults(), (0, 1, 0));
+    runtime.block_on(send(due[named].key(), b"{}"));
+    assert_eq!(faults(), (0, 2, 1), "known by its key, with other bytes");
+    runtime.block_on(send(None, b"{}"));
+    assert_eq!(faults(), (0, 2, 2), "one more record without an Id than was offered");
 }
 
 #[test]

@@ -3,10 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
+mod memory; // bounded by settings, not by the size of a blob
+mod once; // whatever shape the contents come in
+mod outage; // Kafka away
+mod refusal; // what cannot go well is refused at the start
+mod service; // what the service does to its callers, and must not see of them
+
 mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do
 mod leash; // child processes that cannot outlive the tests
 mod process; // the connector as an operator runs it
 mod reader; // what a consumer of the topics sees
 mod scratch; // directories, ports and names that nobody else has
+mod verdict; // what a reader sees, held against what was offered
 mod wait; // for a condition, never for a while
+mod world; // the tenant, the topics and the connector of one test

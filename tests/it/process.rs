@@ -78,6 +78,10 @@ impl Process {
         self.leash.signal("CONT");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.leash.exit_code().is_some()
+    }
+
     /// Waits for the end and gives the exit code; 128 + the signal's number when one ended it. Panics when it does not come.
     pub fn wait_exit(&mut self, within: Duration) -> i32 {
         let code = self.leash.wait_exit(within);

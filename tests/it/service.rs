@@ -1,0 +1,181 @@
+//! What the service does to its callers, and what it must not see of them.
+
+use o365feed::{
+    domain::ContentType,
+    simulator::{
+        BigArrival, ContentFault, Damage, Failure, Faults, Operation, Rule, Scenario, SourceScenario, ThrottleShape,
+        When,
+    },
+};
+use serde_json::Value;
+
+use crate::world::{PATIENCE, World, history, metric, published, scenario, stop};
+
+#[test]
+fn a_fifth_of_all_requests_failing_loses_nothing_and_stays_within_the_budget() {
+    // Throttling comes seldom: each time halves the pace, and these have nothing to do with how fast it is.
+    let failures = [
+        (Failure::Status(500), 0.045),
+        (Failure::Status(503), 0.045),
+        (Failure::Reset, 0.045),
+        (Failure::Denied, 0.045),
+        (Failure::Throttled(ThrottleShape::Forbidden), 0.01),
+        (Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.01),
+    ];
+    // The first rule that applies decides, so the later ones see what is left.
+    let mut left = 1.0;
+    let rules = failures.map(|(failure, share)| {
+        let rate = share / left;
+        left -= share;
+        Rule { on: None, failure, when: When::Rate(rate) }
+    });
+    let faults = Faults { rules: rules.into(), ..Faults::default() };
+    let source = SourceScenario { without_id: 0.1, page_size: 10, ..history(30, 30) };
+    let sources = [ContentType::SharePoint, ContentType::Exchange, ContentType::Dlp];
+    let mut scenario = scenario(sources.map(|kind| (kind, source.clone())).into());
+    const QUOTA: u32 = 2_000;
+    scenario.tenants[0].quota_per_minute = QUOTA;
+    let mut world = World::new(Scenario { faults, ..scenario });
+    world.set("listing.poll_interval", "5s");
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+
+    let counts = world.simulator().counts();
+    let total: u64 = counts.requests.values().sum();
+    let good: u64 = counts.requests.iter().filter(|((_, status), _)| *status < 300).map(|(_, count)| count).sum();
+    println!("{total} requests, {good} answered well");
+    assert!(total - good > total / 20, "there was something to get over");
+    for ((publisher, tenant), max) in &counts.sliding_minute_max {
+        assert!(*max <= QUOTA as usize, "{max} requests in a minute");
+        assert_eq!((*publisher, *tenant), (world.tenant().0, world.tenant()));
+    }
+    assert_eq!(counts.missing_publisher, 0);
+    assert_eq!(counts.tokens_on_unknown_paths, 0);
+    assert_eq!(counts.of(Operation::Unknown), 0);
+    assert_eq!(counts.impatient, 0, "requests before the time that Retry-After named");
+}
+
+#[test]
+fn the_budget_holds_in_every_minute_over_a_crash_too() {
+    const QUOTA: u32 = 240;
+    let mut scenario = scenario(vec![(ContentType::SharePoint, history(300, 2))]);
+    scenario.tenants[0].quota_per_minute = QUOTA;
+    let mut world = World::new(scenario);
+    world.set("listing.poll_interval", "10s");
+    let mut process = world.start("a");
+    process.wait_until("a part is done", PATIENCE, |process| published(process) >= 200.0);
+    process.kill9();
+    process.restart();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+    let counts = world.simulator().counts();
+    let total: u64 = counts.requests.values().sum();
+    assert!(total > u64::from(QUOTA), "there was more to ask for than a minute allows");
+    let max = counts.sliding_minute_max.values().max().copied().unwrap();
+    println!("{total} requests, {max} in the fullest minute of {QUOTA}");
+    assert!(max <= QUOTA as usize, "{max} requests in a minute");
+}
+
+#[test]
+fn an_internal_error_that_asks_for_an_hour_does_not_cost_an_hour() {
+    // The second answer in a row says "retry in an hour"; it is about one request, and the next one goes well.
+    let faults = Faults::first(Operation::Blob, Failure::Status(500), 2);
+    let world = World::new(Scenario { faults, ..scenario(vec![(ContentType::SharePoint, history(10, 10))]) });
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn expired_and_oversize_and_unreadable_contents_are_named_gaps() {
+    const LIMIT: usize = 128 * 1_024;
+    let kind = ContentType::SharePoint;
+    let fault = |index, damage| ContentFault { content_type: kind, index, damage, times: None };
+    let contents = vec![fault(3, Damage::Expired), fault(5, Damage::NotJson), fault(6, Damage::InvalidId)];
+    let faults = Faults { contents, ..Faults::default() };
+    let big = vec![BigArrival { index: 8, records: 2, record_bytes: 2 * LIMIT }];
+    let source = SourceScenario { big, ..history(20, 20) };
+    let mut world =
+        World::new(Scenario { faults, ..scenario(vec![(kind, source), (ContentType::Exchange, history(10, 10))]) });
+    world.set_max_record_bytes(LIMIT);
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    let reasons = [("expired", 1.0), ("unreadable", 1.0), ("invalid_id", 1.0), ("oversize", 2.0)];
+    let told = |process: &_, reason: &str| {
+        let labels = [&format!("reason=\"{reason}\"")[..], "content_type=\"Audit.SharePoint\""];
+        metric(process, "o365feed_gaps_total", &labels)
+    };
+    // Bytes that are no records are fetched a few times, over a while, before they are given up.
+    process.wait_until("all gaps are counted", 3 * PATIENCE, |process| {
+        reasons.iter().all(|(reason, count)| told(process, reason) >= *count)
+    });
+    for (reason, count) in reasons {
+        assert_eq!(told(&process, reason), count, "{reason}");
+    }
+    let gap_contents =
+        metric(&process, "o365feed_contents_total", &["outcome=\"gap\"", "content_type=\"Audit.SharePoint\""]);
+    assert_eq!(gap_contents, 3.0, "a content with a record too long is published but for that record");
+    stop(&mut process);
+
+    let verdict = world.verdict();
+    verdict.is_exactly_once_but_for_gaps();
+    assert_eq!(verdict.gaps.len(), 5, "{:#?}", verdict.gaps);
+    let of = |reason: &str| -> Vec<&Value> { verdict.gaps.iter().filter(|gap| gap["reason"] == reason).collect() };
+    for reason in ["expired", "unreadable", "invalid_id"] {
+        let [gap] = of(reason)[..] else { panic!("{reason}: {:#?}", verdict.gaps) };
+        let id = gap["content_id"].as_str().unwrap();
+        assert!(world.simulator().counts().blob_gets.contains_key(id), "{id} is none that was fetched");
+        assert_eq!(gap["tenant"], world.tenant().to_string());
+        assert_eq!(gap["content_type"], kind.as_str());
+        assert_eq!(gap["closed"], false);
+    }
+    let mut oversize: Vec<&str> = of("oversize").iter().map(|gap| gap["record_id"].as_str().unwrap()).collect();
+    let mut owed: Vec<&str> = verdict.oversize.iter().map(String::as_str).collect();
+    oversize.sort_unstable();
+    owed.sort_unstable();
+    assert_eq!(oversize, owed);
+    assert!(of("oversize").iter().all(|gap| gap["size"].as_u64().is_some_and(|size| size > LIMIT as u64)));
+}
+
+#[test]
+fn without_the_api_it_says_so() {
+    let mut world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
+    let dead = format!("http://{}", crate::world::nowhere());
+    world.set("tenants[0].api_root", &dead);
+    let mut process = world.start("a");
+    let mut said = String::new();
+    process.wait_until("/readyz says that the API is away", PATIENCE, |process| {
+        let Ok((503, page)) = process.get("/readyz") else { return false };
+        said = page.to_lowercase();
+        said.contains("contoso") || said.contains("api")
+    });
+    println!("{said}");
+    assert!(process.get("/livez").is_ok_and(|(status, _)| status == 200), "a restart would not help");
+    stop(&mut process);
+}
+
+#[test]
+fn a_wrong_secret_is_said_and_tried_again() {
+    const WRONG: &str = "not+the~secret";
+    let world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
+    let mut process = world.start_with("a", &[("tenants[0].credential.secret_env", "OTHER_SECRET".to_owned())]);
+    // The variable is not set at all: that is a matter of the settings.
+    assert_eq!(process.wait_exit(PATIENCE), 2, "{}", process.stderr());
+
+    let mut process = world.start_with_secret("a", WRONG);
+    process.wait_until("/readyz says what to do", PATIENCE, |process| {
+        let page = process.get("/readyz");
+        page.is_ok_and(|(status, page)| status == 503 && page.contains("the client secret is wrong"))
+    });
+    let tokens = |world: &World| world.simulator().counts().of(Operation::Token);
+    let before = tokens(&world);
+    process.wait_until("it asks again", 5 * PATIENCE, |_| tokens(&world) > before);
+    assert!(process.stderr().contains("the client secret is wrong"), "{}", process.stderr());
+    assert!(process.get("/livez").is_ok_and(|(status, _)| status == 200), "a restart would not help");
+    stop(&mut process);
+    assert!(!(process.stderr() + &process.stdout()).contains(WRONG), "the secret is in the log");
+}
