@@ -1,6 +1,6 @@
 //! What fetching alone costs: `curl --parallel` on every content that the API lists.
 
-use std::process::{Command, Stdio};
+use std::{fs, process::Command};
 
 use o365feed::domain::ContentType;
 use reqwest::{Client, Response};
@@ -33,15 +33,16 @@ pub async fn fetch(simulation: &Simulation, contents: u64) -> (Usage, u64) {
     let files = Scratch::new("curl");
     let sizes = files.path().join("sizes");
     let mut command = Command::new("curl");
-    command.args(["--config", "-", "--parallel", "--parallel-max", PARALLEL, "--silent", "--show-error", "--fail"]);
-    command.args(["--globoff", "--noproxy", "*", "--write-out", "%{stderr}%{size_download}\n"]);
-    command.stdout(Stdio::null()).stderr(std::fs::File::create(&sizes).unwrap());
+    command.args(["--config", "-", "--parallel", "--parallel-max", PARALLEL, "--no-progress-meter", "--fail"]);
+    command.args(["--globoff", "--noproxy", "*", "--write-out", "%{size_download}\n"]);
+    command.stdout(fs::File::create(&sizes).unwrap());
     // The token goes in on standard input, where no list of processes shows it.
     let mut config = format!("header = \"Authorization: Bearer {token}\"\n");
-    urls.iter().for_each(|url| config += &format!("url = \"{url}\"\n"));
+    urls.iter().for_each(|url| config += &format!("url = \"{url}\"\noutput = /dev/null\n"));
     let usage = meter::run(&mut command, config.as_bytes());
-    let sizes: Vec<u64> =
-        std::fs::read_to_string(sizes).unwrap().lines().map(|line| line.parse().expect("curl complains")).collect();
+    let told = fs::read_to_string(sizes).unwrap();
+    let size = |line: &str| line.parse().unwrap_or_else(|_| panic!("curl says {line:?}"));
+    let sizes: Vec<u64> = told.lines().map(size).collect();
     assert_eq!(sizes.len() as u64, contents, "curl left out some contents");
     (usage, sizes.iter().sum())
 }
