@@ -73,16 +73,20 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
             None => interrupted.cancelled().await,
         }
     };
-    let verdict = play(&args, &mut view, enough).await?;
+    let played = play(&args, &mut view, enough).await;
     view.end();
+    let verdict = played?;
+    if verdict.later > 0 {
+        view.say(&format!("{} more came after the end was asked for; they are in the topics as well.", verdict.later));
+    }
     view.say(&verdict.to_string());
     if verdict.holds() { Ok(()) } else { Err(Failure::new(Exit::Demo, anyhow!("the account does not balance"))) }
 }
 
 /// Plays until `enough`, waits for what is owed by then, stops the pipeline and compares.
 async fn play(args: &DemoArgs, view: &mut View, enough: impl Future<Output = ()>) -> Result<Verdict, Failure> {
+    view.say(&stage::introduction(args));
     let stage = Stage::set(args).await?;
-    view.say(&stage.introduction());
     let (metrics, health, stop) = (Metrics::new(), Health::new(), CancellationToken::new());
     let serving = CancellationToken::new();
     let _ends_serving = serving.clone().drop_guard();

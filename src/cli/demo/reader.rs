@@ -67,7 +67,11 @@ impl Reader {
     /// When librdkafka refuses its settings.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let topics = Topics::of(settings);
-        let consumer: BaseConsumer = client_config(&settings.kafka, Role::LedgerReader).create()?;
+        let mut config = client_config(&settings.kafka, Role::LedgerReader);
+        // A partition whose queue was full rests for a second by default. Tried: a thousand records a second from the mock, which
+        // gives them in small batches, are then read far too late.
+        config.set("fetch.queue.backoff.ms", "10");
+        let consumer: BaseConsumer = config.create()?;
         consumer.assign(&topics.assignment()?)?;
         let shared =
             Arc::new(Shared { seen: Mutex::default(), finish: AtomicBool::new(false), thread: Mutex::default() });

@@ -20,7 +20,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub settings: Settings,
     /// Held for its life: its broker goes with it. None with `--bootstrap`.
-    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    _mock: Option<MockCluster<'static, DefaultProducerContext>>,
 }
 
 /// So many that a demo never waits for its budget; the pipeline keeps to it all the same.
@@ -31,6 +31,18 @@ const HISTORY: History = History { arrivals: 48, span: Duration::from_secs(4 * 3
 
 /// Records in a content that arrives while the demo runs.
 const LIVE_RECORDS: u32 = 20;
+
+/// What this demo is, before anything moves.
+pub fn introduction(args: &DemoArgs) -> String {
+    match &args.bootstrap {
+        Some(servers) => {
+            format!("A demo: simulated tenant, real pipeline, Kafka at {servers}; delivery is exactly-once.")
+        }
+        None => "A demo: simulated tenant, real pipeline, mock broker inside this process. The mock keeps no \
+                 transactions, so delivery is at-least-once here; exactly-once is shown with --bootstrap HOST:PORT."
+            .to_owned(),
+    }
+}
 
 impl Stage {
     /// Starts the simulator and the mock broker, or makes topics on the real one.
@@ -50,22 +62,7 @@ impl Stage {
             }
             None => Some(mock_broker(&mut settings)?),
         };
-        Ok(Self { simulator, settings, mock })
-    }
-
-    /// What this demo is, before anything moves.
-    pub fn introduction(&self) -> String {
-        let kafka = &self.settings.kafka;
-        if self.mock.is_some() {
-            return "A demo: simulated tenant, real pipeline, mock broker inside this process. The mock knows no lasting \
-                    transactions, so delivery is at-least-once here; exactly-once is shown with --bootstrap HOST:PORT."
-                .to_owned();
-        }
-        format!(
-            "A demo: simulated tenant, real pipeline, Kafka at {}, delivery exactly-once.\nThe topics {}.* were made for \
-             it and stay; delete them when you have looked.",
-            kafka.bootstrap_servers, kafka.topic_prefix
-        )
+        Ok(Self { simulator, settings, _mock: mock })
     }
 
     /// Ends the simulator in good order.

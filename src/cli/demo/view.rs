@@ -110,11 +110,12 @@ impl View {
         }
     }
 
-    /// Takes the live lines away; what was said stays.
+    /// Takes the live lines away; what was said stays, and the last figures.
     pub fn end(&self) {
         if let Surface::Live(live) = &self.surface {
             // A terminal that is gone has nothing to clear.
             let _ = live.lines.clear();
+            print(&format!("At the end: {}, {}", live.flow.message(), live.work.message()));
         }
     }
 }
