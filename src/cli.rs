@@ -2,6 +2,7 @@
 //! A command returns `Result<(), Failure>`, and only [`main`] turns that into an exit code.
 
 mod config; // check and example
+pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
@@ -14,7 +15,6 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::anyhow;
 use clap::{Args, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
@@ -54,7 +54,11 @@ enum Command {
     /// While it runs, /metrics, /livez and /readyz are served on `http.listen`.
     Run(SettingsFrom),
     /// Show the whole pipeline at work with a simulated tenant; needs no set-up.
-    Demo,
+    ///
+    /// The broker is librdkafka's mock inside this process, which has no lasting transactions: delivery is at least once. With
+    /// --bootstrap it is a real Kafka, and exactly once. At the end the topics are compared with what the tenant made available;
+    /// exit code 7 if they differ.
+    Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
     /// Check the settings, or print an example of them.
@@ -93,17 +97,12 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             telemetry::init_logs(&settings.log).map_err(|fault| Failure::new(Exit::Usage, fault))?;
             within_runtime(run::run(settings))
         }
-        Command::Demo => within_runtime(demo()),
+        Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
     }
-}
-
-// A place-holder until `demo` itself arrives.
-async fn demo() -> Result<(), Failure> {
-    Err(anyhow!("`demo` is not built yet").into())
 }
 
 fn within_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
