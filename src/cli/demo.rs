@@ -66,12 +66,14 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let lasting = lasting.map_err(|_| Failure::new(Exit::Usage, anyhow!("could not use a negative --for")))?;
     let mut view = View::fitting(lasting);
     view.take_logs()?;
-    let interrupted = interrupted()?;
+    // Begins when the stage is set: until then there is nothing to account for, and Ctrl-C ends the process.
     let enough = async {
+        let interrupted = interrupted()?;
         match lasting {
             Some(lasting) => tokio::select! { () = sleep(lasting) => {}, () = interrupted.cancelled() => {} },
             None => interrupted.cancelled().await,
         }
+        Ok(())
     };
     let played = play(&args, &mut view, enough).await;
     view.end();
@@ -84,7 +86,11 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
 }
 
 /// Plays until `enough`, waits for what is owed by then, stops the pipeline and compares.
-async fn play(args: &DemoArgs, view: &mut View, enough: impl Future<Output = ()>) -> Result<Verdict, Failure> {
+async fn play(
+    args: &DemoArgs,
+    view: &mut View,
+    enough: impl Future<Output = Result<(), Failure>>,
+) -> Result<Verdict, Failure> {
     view.say(&stage::introduction(args));
     let stage = Stage::set(args).await?;
     let (metrics, health, stop) = (Metrics::new(), Health::new(), CancellationToken::new());
@@ -93,25 +99,21 @@ async fn play(args: &DemoArgs, view: &mut View, enough: impl Future<Output = ()>
     let served = serve(stage.settings.http.listen, metrics.clone(), health.clone(), serving)
         .await
         .map_err(|fault| Failure::new(Exit::Usage, fault))?;
-    view.say(&format!(
-        "Metrics: http://{}/metrics   The simulated API: {}",
-        served.address,
-        stage.simulator.api_root()
-    ));
+    view.say(&stage.places(served.address));
     let reader = Reader::start(&stage.settings).context("could not read the topics")?;
     // The topics are there by now; a real broker's are checked like anybody's.
     let topics = if args.bootstrap.is_some() { Topics::Ensure } else { Topics::Trust };
     let running = pipeline::run(stage.settings.clone(), topics, metrics.clone(), health, stop.clone());
     let mut show = Show { view, metrics, reader, pipeline: Box::pin(running) };
 
-    show.until(enough).await?;
+    show.until(enough).await??;
     let due = Owed::by(&stage.simulator.truth().records(stage.simulator.now()));
     show.view.say("Ending: what is available by now is waited for.");
     let reader = show.reader.clone();
     show.until(arrived(&reader, &due)).await?;
     stop.cancel();
     let Show { view, pipeline, .. } = show;
-    view.say("Ending: the pipeline finishes what it began, and the topics are read to their ends.");
+    view.say("Ending: the pipeline finishes, and the topics are read to their ends.");
     pipeline.await.map_err(failure)?;
     let seen = tokio::task::spawn_blocking(move || reader.finish()).await.context("the reader ended by a panic")??;
     let owed = Owed { due, may_be: Owed::by_or_excused(&stage.simulator.truth().now()) };
@@ -132,12 +134,12 @@ impl<P: Future<Output = Result<(), PipelineError>>> Show<'_, P> {
     ///
     /// # Errors
     /// The pipeline's, when it ends before.
-    async fn until(&mut self, over: impl Future<Output = ()>) -> Result<(), Failure> {
+    async fn until<T>(&mut self, over: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::pin!(over);
         let mut looks = interval(LOOK);
         loop {
             tokio::select! {
-                () = &mut over => return Ok(()),
+                over = &mut over => return Ok(over),
                 outcome = &mut self.pipeline => {
                     outcome.map_err(failure)?;
                     return Err(anyhow!("the pipeline ended without being asked").into());
@@ -183,7 +185,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_short_demo_balances() {
         let args = DemoArgs { lasting: None, bootstrap: None, records_per_minute: 600, seed: 7 };
-        let verdict = play(&args, &mut View::hidden(), async {}).await.unwrap();
+        let verdict = play(&args, &mut View::hidden(), async { Ok(()) }).await.unwrap();
         let line = verdict.to_string();
         let made: u64 = line.split(' ').next().unwrap().parse().unwrap();
         assert!(made > 5_000, "the history alone is more: {line}");

@@ -1,6 +1,6 @@
 //! Everything that the pipeline meets in a demo: a simulated tenant, a broker, and settings that join them.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ pub struct Stage {
     pub simulator: Simulator,
     pub settings: Settings,
     /// Held for its life: its broker goes with it. None with `--bootstrap`.
-    _mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
 }
 
 /// So many that a demo never waits for its budget; the pipeline keeps to it all the same.
@@ -62,7 +62,17 @@ impl Stage {
             }
             None => Some(mock_broker(&mut settings)?),
         };
-        Ok(Self { simulator, settings, _mock: mock })
+        Ok(Self { simulator, settings, mock })
+    }
+
+    /// Where to look while it runs: `metrics` is the address of the pipeline's port.
+    pub fn places(&self, metrics: SocketAddr) -> String {
+        let places = format!("Metrics: http://{metrics}/metrics\nSimulated API: {}", self.simulator.api_root());
+        if self.mock.is_some() {
+            return places;
+        }
+        let prefix = &self.settings.kafka.topic_prefix;
+        format!("{places}\nTopics: {prefix}.*, made for this demo; they stay until you delete them.")
     }
 
     /// Ends the simulator in good order.

@@ -42,6 +42,7 @@ struct Live {
     records: [ProgressBar; SHOWN],
     flow: ProgressBar,
     work: ProgressBar,
+    hint: ProgressBar,
 }
 
 /// Between two plain lines.
@@ -126,7 +127,13 @@ impl Live {
             let style = ProgressStyle::with_template(template).expect("the templates below are good, as a test shows");
             lines.add(ProgressBar::new_spinner().with_style(style))
         };
-        Self { records: [(); SHOWN].map(|()| line(RECORD)), flow: line(FLOW), work: line(WORK), lines }
+        Self {
+            records: [(); SHOWN].map(|()| line(RECORD)),
+            flow: line(FLOW),
+            work: line(WORK),
+            hint: line(HINT),
+            lines,
+        }
     }
 
     fn show(&self, figures: &Figures, rate: f64, newest: &[String], clock: &str) {
@@ -137,6 +144,7 @@ impl Live {
         self.flow.set_message(flow(figures, rate));
         self.flow.tick();
         self.work.set_message(work(figures));
+        self.hint.set_message("Ctrl-C ends it and gives the account");
     }
 }
 
@@ -144,6 +152,7 @@ impl Live {
 const RECORD: &str = "  {wide_msg:.dim}";
 const FLOW: &str = "{spinner} {prefix}  {wide_msg}";
 const WORK: &str = "  {wide_msg}";
+const HINT: &str = "  {msg:.dim}";
 
 /// Time since the start, and until the end when it is known.
 fn clock(elapsed: Duration, lasting: Option<Duration>) -> String {
