@@ -191,6 +191,8 @@ fn consumer(config: &mut ClientConfig, isolation: &str) {
     // librdkafka's own values prefetch 100,000 messages and 64 MiB a partition.
     default(config, "queued.min.messages", "500");
     default(config, "queued.max.messages.kbytes", "4096");
+    // A full queue is looked at again after a second by default, which makes a small one crawl.
+    default(config, "fetch.queue.backoff.ms", "10");
     config
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")

@@ -194,10 +194,12 @@ struct Refused(tokio::sync::watch::Sender<Option<String>>);
 impl Refused {
     async fn wait(&self) -> String {
         let mut told = self.0.subscribe();
-        match told.wait_for(Option::is_some).await {
-            Ok(why) => why.clone().unwrap_or_default(),
+        loop {
+            if let Some(why) = told.borrow_and_update().clone() {
+                return why;
+            }
             // The sender is ours and lives as long as we do.
-            Err(_) => std::future::pending().await,
+            let _ = told.changed().await;
         }
     }
 }
