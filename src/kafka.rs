@@ -13,7 +13,7 @@ mod topics; // created if missing, checked if there
 pub use self::{
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
-    gaps::{Gap, MissingListings, MissingRecord, Unreadable},
+    gaps::{Gap, MissingListings, MissingRecord, UnlistedSpan, Unreadable},
     listings::{ListingsWriter, NotAListing, decode as decode_listing, message_parts as listing_parts},
     member::{Member, MemberEvent},
     partition::partition_of,

@@ -23,7 +23,7 @@ fn on_service(code: &str) -> Option<&'static str> {
         }
         "AF20012" => "assign a licence with Exchange Online to someone in the tenant",
         "AF20020" => "remove the content type from the settings",
-        "AF20022" => "start the subscription: o365feed subscriptions start",
+        "AF20022" => "set `subscriptions: manage`, or start the subscription by the API (POST …/subscriptions/start)",
         "AF20023" => {
             "an administrator disabled the subscription or auditing is off: check the unified audit log, then start the subscription (once in 15 minutes at most)"
         }

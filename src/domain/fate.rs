@@ -42,11 +42,20 @@ pub enum GapReason {
     Oversize,
     /// The listings' committed offset fell behind the log's start.
     ListingsLost,
+    /// Nobody listed for so long that the service lists the oldest part no more.
+    Unlisted,
 }
 
 impl GapReason {
-    pub const ALL: [Self; 6] =
-        [Self::Expired, Self::NotFound, Self::InvalidId, Self::Unreadable, Self::Oversize, Self::ListingsLost];
+    pub const ALL: [Self; 7] = [
+        Self::Expired,
+        Self::NotFound,
+        Self::InvalidId,
+        Self::Unreadable,
+        Self::Oversize,
+        Self::ListingsLost,
+        Self::Unlisted,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -56,6 +65,7 @@ impl GapReason {
             Self::Unreadable => "unreadable",
             Self::Oversize => "oversize",
             Self::ListingsLost => "listings_lost",
+            Self::Unlisted => "unlisted",
         }
     }
 

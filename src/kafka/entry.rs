@@ -141,6 +141,7 @@ fn outcome_code(outcome: Outcome) -> u8 {
         Outcome::Gap(GapReason::Unreadable) => 19,
         Outcome::Gap(GapReason::Oversize) => 20,
         Outcome::Gap(GapReason::ListingsLost) => 21,
+        Outcome::Gap(GapReason::Unlisted) => 22,
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 
 use crate::domain::{ContentType, GapReason, TenantId};
 
-/// One message of the gaps topic. Its key is the content id, or the topic's partition when listings were lost.
+/// One message of the gaps topic. Its key is the content id; the topic's partition when listings were lost; tenant and
+/// content type when a span was not listed.
 ///
 /// Shape: a flat JSON object; what does not apply is left out, not null. Times are RFC 3339 in UTC, sizes are bytes.
 /// A gap that closes is written a second time with `closed: true`; the last message of a content id counts.
@@ -43,6 +44,9 @@ pub struct Gap {
     /// The single record that is missing.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub record: Option<MissingRecord>,
+    /// The span in which nothing was listed.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub span: Option<UnlistedSpan>,
     /// The listings that are missing.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub listings: Option<MissingListings>,
@@ -58,6 +62,25 @@ pub struct MissingRecord {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record_id: Option<String>,
     pub size: u64,
+}
+
+/// Contents that became visible in `from <= t < to` may be missing: nobody listed then, and the service lists it no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct UnlistedSpan {
+    #[serde(serialize_with = "as_text")]
+    pub from: Timestamp,
+    #[serde(serialize_with = "as_text")]
+    pub to: Timestamp,
+}
+
+impl UnlistedSpan {
+    /// What left the service's reach since somebody was `alive`, who writes to the ledger at least once a day.
+    ///
+    /// `reach`: how far back the service lists, seven days less a margin.
+    pub fn since(alive: Timestamp, now: Timestamp, reach: SignedDuration) -> Option<Self> {
+        let to = now - reach;
+        (alive < to).then_some(Self { from: alive, to })
+    }
 }
 
 /// Listings that the topic's retention dropped before they were settled: `first_offset <= offset < end_offset`.
@@ -140,6 +163,18 @@ mod tests {
         assert_eq!((&unreadable["head_sha256"], &unreadable["head_length"]), (&json!("ab"), &json!(12)));
     }
 
+    #[test]
+    fn only_a_silence_longer_than_the_reach_leaves_a_span_unlisted() {
+        let now: Timestamp = "2025-10-20T00:00:00Z".parse().unwrap();
+        let (reach, day) = (SignedDuration::from_hours(7 * 24 - 1), SignedDuration::from_hours(24));
+        assert_eq!(UnlistedSpan::since(now - day, now, reach), None);
+        assert_eq!(UnlistedSpan::since(now - reach, now, reach), None);
+        let span = UnlistedSpan::since(now - day * 10, now, reach);
+        assert_eq!(span, Some(UnlistedSpan { from: now - day * 10, to: now - reach }));
+        let told = parsed(&Gap { span, ..gap(GapReason::Unlisted) });
+        assert_eq!((&told["reason"], &told["from"]), (&json!("unlisted"), &json!("2025-10-10T00:00:00Z")));
+    }
+
     fn parsed(gap: &Gap) -> serde_json::Value {
         serde_json::from_slice(&gap.to_json()).unwrap()
     }
@@ -158,6 +193,7 @@ mod tests {
             content_id: None,
             content_uri: None,
             record: None,
+            span: None,
             listings: None,
             unreadable: None,
         }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender, select};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
@@ -29,7 +29,10 @@ use crate::{
     config::{Settings, StartFrom},
     domain::{AttemptId, ContentKey, ContentType, Listing, Origin, Source, TenantId, Want},
     http::Health,
-    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, TransactionError, partition_of, restore},
+    kafka::{
+        Member, MemberEvent, MissingListings, Publisher, RestoreError, Restored, TransactionError, UnlistedSpan,
+        partition_of, restore,
+    },
     telemetry::Metrics,
 };
 
@@ -166,6 +169,17 @@ enum Partition {
     },
     Owned(Box<Owned>),
 }
+
+/// What a new owner writes before anything is listed.
+struct Beginnings {
+    /// Where sources begin; written again each day, and so the sign that somebody is alive.
+    floors: HashMap<Source, Timestamp>,
+    lost: Option<MissingListings>,
+    unlisted: Option<UnlistedSpan>,
+}
+
+/// How far back the service lists: seven days, less an hour (as the planner has it).
+const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
 
 /// Between two tries to read a ledger.
 const RESTORE_REST: Duration = Duration::from_secs(2);
@@ -415,8 +429,12 @@ impl Writer {
 
     /// The partition is known in full: its sources may be listed, and its listings read.
     fn own(&mut self, epoch: u64, restored: Restored) -> Result<(), WriterError> {
-        let (partition, lost) = (restored.partition, restored.lost.clone());
-        let floors = self.floors(&restored, &self.sources_of(partition));
+        let (partition, now) = (restored.partition, Timestamp::now());
+        let beginnings = Beginnings {
+            floors: self.floors(&restored, &self.sources_of(partition), now),
+            lost: restored.lost.clone(),
+            unlisted: restored.alive.and_then(|alive| UnlistedSpan::since(alive, now, REACH)),
+        };
         // What is open began before the partition was ours.
         self.commit()?;
         if !matches!(self.partitions.get(&partition), Some(Partition::Restoring { epoch: ours, .. }) if *ours == epoch)
@@ -424,8 +442,7 @@ impl Writer {
             return Ok(());
         }
         let mut owned = Owned::new(epoch, restored);
-        owned.floors = floors.iter().filter_map(|(source, floor)| Some((*source, (*floor)?))).collect();
-        let beginnings = owned.floors.clone();
+        owned.floors = beginnings.floors.clone();
         let before = self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
         if let Some(Partition::Restoring { early, .. }) = before {
             early.into_iter().for_each(|(offset, listing)| self.read(partition, offset, listing));
@@ -433,13 +450,16 @@ impl Writer {
         // Durable before anything is listed: a later start must not take a later beginning.
         while self.is_owned(partition, epoch) {
             let aborts = self.aborts;
-            let written = self.write_beginnings(partition, &beginnings, lost.clone());
+            let written = self.write_beginnings(partition, &beginnings);
             self.survive(written)?;
             self.commit()?;
             if self.aborts == aborts {
                 self.parts.member.resume(partition);
                 self.parts.health.ok(&condition(partition));
-                let _ = self.parts.notices.send(Notice::Taken { partition, sources: floors });
+                // A floor out of reach is none: what passed before it was told long ago.
+                let near = |floor: &Timestamp| Some(*floor).filter(|floor| now - REACH < *floor);
+                let sources = beginnings.floors.iter().map(|(source, floor)| (*source, near(floor))).collect();
+                let _ = self.parts.notices.send(Notice::Taken { partition, sources });
                 break;
             }
         }
@@ -451,14 +471,17 @@ impl Writer {
     }
 
     /// Where each source begins: as first written to the ledger, or as the settings say now.
-    fn floors(&self, restored: &Restored, sources: &[Source]) -> Vec<(Source, Option<Timestamp>)> {
-        let now = Timestamp::now();
-        let at_first = match self.parts.settings.listing.start_from {
-            StartFrom::Earliest => None,
-            StartFrom::Now => Some(now),
-            StartFrom::At(time) => Some(time),
+    fn floors(&self, restored: &Restored, sources: &[Source], now: Timestamp) -> HashMap<Source, Timestamp> {
+        let first = match self.parts.settings.listing.start_from {
+            StartFrom::Earliest => Timestamp::UNIX_EPOCH,
+            StartFrom::Now => now,
+            StartFrom::At(time) => time,
         };
-        let floor = |source| at_first.map(|first| restored.began.get(source).copied().unwrap_or(first));
+        let floor = |source| match self.parts.settings.listing.start_from {
+            // Asking for all there is means it, whatever was asked for at first.
+            StartFrom::Earliest => first,
+            _ => restored.began.get(source).copied().unwrap_or(first),
+        };
         sources.iter().map(|source| (*source, floor(source))).collect()
     }
 

@@ -95,7 +95,7 @@ async fn a_subscription_that_is_not_ours_to_start_is_told_and_waited_for() {
     let leave = |settings: &mut Settings, _: &Book| settings.subscriptions = Subscriptions::Leave;
     let world = World::prepared(tenant, Faults::default(), leave).await;
     eventually(|| world.not_ready().contains("tenant contoso: Audit.SharePoint: ")).await;
-    assert!(world.not_ready().contains("subscriptions start"), "{}", world.not_ready());
+    assert!(world.not_ready().contains("subscriptions/start"), "{}", world.not_ready());
     assert_eq!(world.sim.counts().starts, 0);
     world.api.start(ContentType::SharePoint).await.unwrap();
     world.book.until(|notes| notes.appended.len() == 10).await;

@@ -1,16 +1,14 @@
 //! Records, beginnings and gaps into the open transaction.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use rdkafka::message::{Header, OwnedHeaders};
 use tracing::error;
 
-use super::{Ticket, Writer};
+use super::{Beginnings, Ticket, Writer};
 use crate::{
     config::{Kafka, TimestampSource},
     domain::{Batch, Day, GapReason, Listed, Listing, RecordRef, Seen, Source},
-    kafka::{Entry, EntryKind, Gap, Message, MissingListings, MissingRecord, TransactionError},
+    kafka::{Entry, EntryKind, Gap, Message, MissingRecord, TransactionError, UnlistedSpan},
 };
 
 /// A header whose value is longer than this says more than a header should, and is left out.
@@ -123,7 +121,8 @@ impl Writer {
 
     fn send_gap_message(&self, gap: &Gap) -> Result<(), TransactionError> {
         let lost = gap.listings.as_ref().map(|listings| listings.partition.to_string());
-        let key = gap.content_id.clone().or(lost).unwrap_or_default();
+        let source = gap.tenant.zip(gap.content_type).map(|(tenant, kind)| format!("{tenant}/{kind}"));
+        let key = gap.content_id.clone().or(lost).or(source).unwrap_or_default();
         self.parts.publisher.send(Message {
             topic: &self.parts.settings.kafka.gaps_topic(),
             partition: Some(0),
@@ -134,18 +133,13 @@ impl Writer {
         })
     }
 
-    /// Where sources begin, and which listings were lost while nobody ran.
-    pub(super) fn write_beginnings(
-        &mut self,
-        partition: i32,
-        floors: &HashMap<Source, Timestamp>,
-        lost: Option<MissingListings>,
-    ) -> Result<(), TransactionError> {
-        if floors.is_empty() && lost.is_none() {
+    /// Where sources begin, and what was lost while nobody ran.
+    pub(super) fn write_beginnings(&mut self, partition: i32, beginnings: &Beginnings) -> Result<(), TransactionError> {
+        if beginnings.floors.is_empty() && beginnings.lost.is_none() {
             return Ok(());
         }
         self.open_for_sending()?;
-        for (source, start_from) in floors {
+        for (source, start_from) in &beginnings.floors {
             let entry = Entry {
                 group: &self.parts.settings.kafka.group,
                 content_type: source.content_type,
@@ -155,15 +149,31 @@ impl Writer {
             };
             self.send_entry(source.tenant, partition, &entry)?;
         }
-        let Some(lost) = lost else { return Ok(()) };
+        let sources = || beginnings.floors.keys().copied();
+        if let Some(span) = beginnings.unlisted {
+            sources().try_for_each(|source| self.tell_unlisted(source, span))?;
+        }
+        let Some(lost) = beginnings.lost.clone() else { return Ok(()) };
         error!(
             partition,
             first = lost.first_offset,
             end = lost.end_offset,
             "a gap: listings expired before they were read"
         );
-        let now = Timestamp::now();
-        self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, now) })
+        // Nobody knows whose they were.
+        sources().for_each(|source| self.tally(source, |tally| tally.gaps.push(GapReason::ListingsLost)));
+        self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, Timestamp::now()) })
+    }
+
+    fn tell_unlisted(&mut self, source: Source, span: UnlistedSpan) -> Result<(), TransactionError> {
+        let gap = Gap {
+            tenant: Some(source.tenant),
+            content_type: Some(source.content_type),
+            first_seen: span.from,
+            span: Some(span),
+            ..gap(GapReason::Unlisted, Timestamp::now())
+        };
+        self.send_gap(source, &gap)
     }
 
     /// Adds to what the open transaction will have done for a source.
@@ -192,6 +202,7 @@ fn gap(reason: GapReason, now: Timestamp) -> Gap {
         content_id: None,
         content_uri: None,
         record: None,
+        span: None,
         listings: None,
         unreadable: None,
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Partition, Writer, WriterError};
+use super::{Beginnings, Partition, Writer, WriterError};
 use crate::{
     domain::{AttemptId, Day, Listing, Mark, Outcome},
     kafka::{EntryKind, Message, TransactionError, listing_parts},
@@ -178,7 +178,8 @@ impl Writer {
             })
             .collect();
         for (partition, floors) in beginnings {
-            let written = self.write_beginnings(partition, &floors, None);
+            let beginnings = Beginnings { floors, lost: None, unlisted: None };
+            let written = self.write_beginnings(partition, &beginnings);
             self.survive(written)?;
         }
         Ok(())
