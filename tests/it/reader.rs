@@ -160,6 +160,8 @@ fn consumer(bootstrap: &str, isolation: &str) -> BaseConsumer {
     config.set("isolation.level", isolation).set("enable.partition.eof", "true");
     // An assignment needs the name of a group; none is joined and nothing is committed.
     config.set("group.id", "o365it-reader").set("enable.auto.commit", "false");
+    // Passing over records in silence would look like a loss.
+    config.set("auto.offset.reset", "error");
     // The broker keeps a question about new records for as long; the end of a partition is told no sooner.
     config.set("fetch.wait.max.ms", "20");
     config.create().expect("the settings are sound")

@@ -199,6 +199,7 @@ fn gaps(world: &World) -> Vec<Value> {
 pub struct Progress {
     awaited: HashMap<String, HashMap<RecordId, TruthRecord>>,
     identities: HashMap<String, Identities>,
+    bootstrap: String,
     consumer: BaseConsumer,
     is_assigned: bool,
 }
@@ -214,9 +215,12 @@ impl Progress {
         let mut config = client(world.bootstrap());
         config.set("isolation.level", "read_committed").set("group.id", "o365it-progress");
         config.set("enable.auto.commit", "false").set("fetch.wait.max.ms", "100");
+        // A broker that has just woken may deny offsets that it has; the default would pass over all there is.
+        config.set("auto.offset.reset", "earliest");
         Self {
             awaited: sources.map(wanted).collect(),
             identities: HashMap::new(),
+            bootstrap: world.bootstrap().to_owned(),
             consumer: config.create().expect("the settings are sound"),
             is_assigned: false,
         }
@@ -241,6 +245,25 @@ impl Progress {
         }
     }
 
+    /// Partitions whose last stable offset lies below their end: with both.
+    fn undecided(&self) -> Vec<(String, i32, i64, i64)> {
+        let mut config = client(&self.bootstrap);
+        let all: BaseConsumer =
+            config.set("isolation.level", "read_uncommitted").create().expect("the settings are sound");
+        let patience = Duration::from_secs(5);
+        let mut undecided = Vec::new();
+        for topic in self.awaited.keys() {
+            for partition in 0.. {
+                let ends = [&self.consumer, &all].map(|reader| reader.fetch_watermarks(topic, partition, patience));
+                let [Ok((_, stable)), Ok((_, high))] = ends else { break };
+                if stable < high {
+                    undecided.push((topic.clone(), partition, stable, high));
+                }
+            }
+        }
+        undecided
+    }
+
     /// Whether all topics were there to be read.
     fn assign(&self) -> bool {
         let mut list = TopicPartitionList::new();
@@ -260,6 +283,9 @@ impl Progress {
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (topic, partition, stable, high) in self.undecided() {
+            write!(f, "an open transaction in {topic}/{partition} at {stable} of {high}; ")?;
+        }
         for (topic, awaited) in self.awaited.iter().filter(|(_, awaited)| !awaited.is_empty()) {
             let some: Vec<_> = awaited.values().take(NAMED).map(|record| (record, record.key())).collect();
             write!(f, "{} records of {topic}, among them {some:#?}; ", awaited.len())?;
