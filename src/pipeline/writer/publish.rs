@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rdkafka::message::{Header, OwnedHeaders};
 use tracing::error;
 
-use super::{Beginnings, Ticket, Writer};
+use super::{Ticket, Writer, ownership::Beginnings};
 use crate::{
     config::{Kafka, TimestampSource},
     domain::{Batch, Day, GapReason, Listed, Listing, RecordRef, Seen, Source},

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Beginnings, Partition, Writer, WriterError};
+use super::{Partition, Writer, WriterError, ownership::Beginnings};
 use crate::{
     domain::{AttemptId, Day, Listing, Mark, Outcome},
     kafka::{EntryKind, Message, TransactionError, listing_parts},
