@@ -132,7 +132,11 @@ fn publisher(config: &mut ClientConfig, settings: &Kafka) {
     default(config, "queue.buffering.max.messages", "500000");
     // The largest record must fit, and the next one beside it.
     let queue = QUEUE_KBYTES.max(2 * largest_batch(settings) / 1024);
-    config.set("queue.buffering.max.kbytes", queue.to_string()).set("statistics.interval.ms", "15000");
+    config
+        .set("queue.buffering.max.kbytes", queue.to_string())
+        .set("statistics.interval.ms", "15000")
+        // One report a message costs as much as splitting it; what is in flight is counted without them.
+        .set("delivery.report.only.error", "true");
     if settings.delivery == Delivery::ExactlyOnce {
         let timeout = settings.transaction_timeout.as_millis().to_string();
         config
@@ -147,7 +151,10 @@ fn listings_producer(config: &mut ClientConfig, settings: &Kafka) {
     producer(config, settings);
     default(config, "linger.ms", "5");
     // An append that did not arrive leaves its window unread, so nothing is gained by waiting for long.
-    config.set("message.timeout.ms", "30000").set("queue.buffering.max.kbytes", "16384");
+    config
+        .set("delivery.report.only.error", "false")
+        .set("message.timeout.ms", "30000")
+        .set("queue.buffering.max.kbytes", "16384");
 }
 
 fn producer(config: &mut ClientConfig, settings: &Kafka) {
@@ -155,7 +162,6 @@ fn producer(config: &mut ClientConfig, settings: &Kafka) {
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        .set("delivery.report.only.error", "false")
         // Where a key goes is where Java's producer would put it.
         .set("partitioner", "murmur2_random")
         .set("batch.size", BATCH_BYTES.to_string())

@@ -1,8 +1,8 @@
 //! The producer that carries records, ledger entries and gaps: in transactions, or at least once.
-//! Every call blocks, so it lives on the writer's own thread. Acknowledgements are counted, never awaited one by one.
+//! Every call blocks, so it lives on the writer's own thread. Acknowledgements are never awaited one by one.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -27,6 +27,8 @@ pub struct Publisher {
     acks: Acks,
     transactional: bool,
     timeout: Duration,
+    /// Counts transactions, so that reports are told apart.
+    round: usize,
 }
 
 /// How a step of a transaction ended when it did not end well.
@@ -47,13 +49,14 @@ impl Publisher {
     /// # Errors
     /// A configuration that librdkafka refuses.
     pub fn new(settings: &Kafka, metrics: &Metrics) -> Result<Self, KafkaError> {
-        let acks = Acks { counts: Arc::default(), metrics: metrics.clone() };
+        let acks = Acks { failures: Arc::default(), metrics: metrics.clone() };
         let producer = client_config(settings, Role::Publisher).create_with_context(acks.clone())?;
         Ok(Self {
             producer,
             acks,
             transactional: settings.delivery == Delivery::ExactlyOnce,
             timeout: settings.transaction_timeout,
+            round: 0,
         })
     }
 
@@ -72,12 +75,10 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`TransactionError`].
-    pub fn begin(&self) -> Result<(), TransactionError> {
-        {
-            let mut counts = self.acks.counts();
-            // Late reports of an earlier round, which at-least-once cannot take back, do not count for this one.
-            *counts = Counts { round: counts.round.wrapping_add(1), ..Counts::default() };
-        }
+    pub fn begin(&mut self) -> Result<(), TransactionError> {
+        self.round = self.round.wrapping_add(1);
+        // Late failures of an earlier round, which at-least-once cannot take back, do not count for this one.
+        *self.acks.failures() = Failures { round: self.round, ..Failures::default() };
         if self.transactional { self.producer.begin_transaction().map_err(classify) } else { Ok(()) }
     }
 
@@ -86,19 +87,19 @@ impl Publisher {
     /// # Errors
     /// See [`TransactionError`].
     pub fn send(&self, message: Message<'_>) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + self.timeout;
-        let mut record = message.record(self.acks.counts().round);
+        let mut record = message.record(self.round);
+        let mut deadline = None;
         loop {
             match self.producer.send(record) {
-                Ok(()) => break,
+                Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
-                    if Instant::now() < deadline =>
+                    if Instant::now() < *deadline.get_or_insert_with(|| Instant::now() + self.timeout) =>
                 {
                     record = back;
                     thread::sleep(Duration::from_millis(2));
                 }
                 Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
-                    self.acks.counts().oversize = true;
+                    self.acks.failures().oversize = true;
                     return Err(TransactionError::Abort(error));
                 }
                 // librdkafka has given the transaction up on its own thread already.
@@ -108,27 +109,30 @@ impl Publisher {
                 Err((error, _)) => return Err(classify(error)),
             }
         }
-        self.acks.counts().sent += 1;
-        Ok(())
     }
 
     /// Waits until all that was sent is acknowledged.
+    ///
+    /// Only failures are reported one by one; what is in the producer's queues, failures that were not reported yet
+    /// included, is counted by librdkafka.
     ///
     /// # Errors
     /// [`TransactionError::Abort`] when a message failed or did not arrive in time.
     pub fn acknowledged(&self) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
-        let mut counts = self.acks.counts();
-        while counts.done < counts.sent && counts.failure.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+        loop {
+            // Counted first: a failure leaves the count only after it was reported.
+            let in_flight = self.producer.in_flight_count();
+            if let Some(error) = self.acks.failures().first.take() {
+                return Err(TransactionError::Abort(error));
+            }
+            if in_flight == 0 {
+                return Ok(());
+            }
+            if deadline < Instant::now() {
                 return Err(TransactionError::Abort(KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut)));
             }
-            counts = self.acks.counts.1.wait_timeout(counts, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        match counts.failure.take() {
-            None => Ok(()),
-            Some(error) => Err(TransactionError::Abort(error)),
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -158,7 +162,7 @@ impl Publisher {
 
     /// Whether a topic refused a message for its size since the last [`Self::begin`]. Complete after [`Self::abort`].
     pub fn met_oversize(&self) -> bool {
-        self.acks.counts().oversize
+        self.acks.failures().oversize
     }
 
     /// Takes back what was sent since [`Self::begin`]. At-least-once has nothing to take back with.
@@ -228,33 +232,24 @@ fn classify(error: KafkaError) -> TransactionError {
     }
 }
 
-/// Counts acknowledgements in librdkafka's thread.
+/// Hears of failures in librdkafka's thread.
 #[derive(Clone)]
 struct Acks {
-    counts: Arc<(Mutex<Counts>, Condvar)>,
+    failures: Arc<Mutex<Failures>>,
     metrics: Metrics,
 }
 
-impl std::ops::Deref for Acks {
-    type Target = (Mutex<Counts>, Condvar);
-
-    fn deref(&self) -> &Self::Target {
-        &self.counts
-    }
-}
-
+/// What failed of a round.
 #[derive(Default)]
-struct Counts {
+struct Failures {
     round: usize,
-    sent: u64,
-    done: u64,
-    failure: Option<KafkaError>,
+    first: Option<KafkaError>,
     oversize: bool,
 }
 
 impl Acks {
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -269,20 +264,12 @@ impl ProducerContext for Acks {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, round: usize) {
-        let mut counts = self.counts();
-        if counts.round != round {
-            return;
-        }
-        counts.done += 1;
-        if let Err((error, _)) = result {
-            // A failed batch purges the others first, so this may not be the first failure.
-            counts.oversize |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
-            counts.failure.get_or_insert_with(|| error.clone());
-        }
-        // The waiter looks at the numbers itself; waking it for each message would cost more than the message.
-        if counts.sent <= counts.done || counts.failure.is_some() {
-            drop(counts);
-            self.counts.1.notify_all();
+        let Err((error, _)) = result else { return };
+        let mut failures = self.failures();
+        if failures.round == round {
+            // A failed batch purges the others first, so the one that is too large may not be the first.
+            failures.oversize |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+            failures.first.get_or_insert_with(|| error.clone());
         }
     }
 }
