@@ -24,6 +24,9 @@ use crate::{
     world::World,
 };
 
+/// After so long without a record it is worth while to look again from the start.
+const RESTLESS: Duration = Duration::from_secs(10);
+
 /// How many of each kind a failure names.
 const NAMED: usize = 10;
 
@@ -202,6 +205,7 @@ pub struct Progress {
     bootstrap: String,
     consumer: BaseConsumer,
     is_assigned: bool,
+    moved: Instant,
 }
 
 impl Progress {
@@ -212,17 +216,13 @@ impl Progress {
             let due = truth.due.into_iter().filter(|record| !world.is_oversize(record));
             (world.output(truth.source.content_type), due.map(|record| (record.identity, record)).collect())
         };
-        let mut config = client(world.bootstrap());
-        config.set("isolation.level", "read_committed").set("group.id", "o365it-progress");
-        config.set("enable.auto.commit", "false").set("fetch.wait.max.ms", "100");
-        // A broker that has just woken may deny offsets that it has; the default would pass over all there is.
-        config.set("auto.offset.reset", "earliest");
         Self {
             awaited: sources.map(wanted).collect(),
             identities: HashMap::new(),
             bootstrap: world.bootstrap().to_owned(),
-            consumer: config.create().expect("the settings are sound"),
+            consumer: progress_consumer(world.bootstrap()),
             is_assigned: false,
+            moved: Instant::now(),
         }
     }
 
@@ -232,17 +232,29 @@ impl Progress {
 
     /// Takes in what comes in this time.
     pub fn read(&mut self, time: Duration) {
+        if RESTLESS < self.moved.elapsed() {
+            self.begin_again();
+        }
         self.is_assigned = self.is_assigned || self.assign();
         let end = Instant::now() + time;
         while !self.is_complete() && Instant::now() < end {
             // A fault here is one of the broker's, which the test broke or librdkafka mends.
             if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(100)) {
+                self.moved = Instant::now();
                 let identity = self.identities.entry(message.topic().to_owned()).or_default().of(&message);
                 if let Some(awaited) = self.awaited.get_mut(message.topic()) {
                     awaited.remove(&identity);
                 }
             }
         }
+    }
+
+    /// A consumer that asked a broker while that was waking may wait for ever for where the log begins.
+    fn begin_again(&mut self) {
+        self.consumer = progress_consumer(&self.bootstrap);
+        self.identities.clear();
+        self.is_assigned = false;
+        self.moved = Instant::now();
     }
 
     /// Partitions whose last stable offset lies below their end: with both.
@@ -279,6 +291,15 @@ impl Progress {
         }
         self.consumer.assign(&list).is_ok()
     }
+}
+
+fn progress_consumer(bootstrap: &str) -> BaseConsumer {
+    let mut config = client(bootstrap);
+    config.set("isolation.level", "read_committed").set("group.id", "o365it-progress");
+    config.set("enable.auto.commit", "false").set("fetch.wait.max.ms", "100");
+    // A broker that has just woken may deny offsets that it has; the default would pass over all there is.
+    config.set("auto.offset.reset", "earliest");
+    config.create().expect("the settings are sound")
 }
 
 impl fmt::Display for Progress {
