@@ -97,6 +97,8 @@ pub fn client_config(settings: &Kafka, role: Role) -> ClientConfig {
     default(&mut config, "ssl.ca.location", "probe");
     default(&mut config, "https.ca.location", "probe");
     default(&mut config, "socket.keepalive.enable", "true");
+    // Ten seconds by default: a broker that was restarted would be noticed that late.
+    default(&mut config, "reconnect.backoff.max.ms", "1000");
     config
         .set("bootstrap.servers", &settings.bootstrap_servers)
         .set("client.id", format!("o365feed-{}-{}", env!("CARGO_PKG_VERSION"), settings.slot));

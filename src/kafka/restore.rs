@@ -69,7 +69,7 @@ impl RestoreError {
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Without a message or an end for so long, reading the ledger is given up and begun anew.
-const STALLED: Duration = Duration::from_secs(120);
+const STALLED: Duration = Duration::from_secs(45);
 
 /// How far back a content may have been listed: marks so old are needed by every sweep.
 const REACH: SignedDuration = SignedDuration::from_hours(24 * 8);

@@ -43,6 +43,9 @@ const DRAIN: Duration = Duration::from_secs(6);
 /// How long the last commit may take after that.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 
+/// How long clients may take to close when another shift is to follow.
+const CLOSE: Duration = Duration::from_secs(10);
+
 /// How long a broker may take to let us begin.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -57,12 +60,13 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
     let (jobs, jobs_in) = mpsc::unbounded_channel();
     let (notices, notices_in) = mpsc::unbounded_channel();
     let (ended, mut ending) = oneshot::channel();
+    let (closed, closing) = oneshot::channel();
     let (settings, metrics, health) = (Arc::clone(&common.settings), common.metrics.clone(), common.health.clone());
     let (committing, to_requests) = (common.committing.clone(), requests.clone());
     let build = move || {
         let publisher = Publisher::new(&settings.kafka, &metrics).map_err(broken)?;
         // The producer first: it fences whoever had our slot before anything is read.
-        publisher.init(PATIENCE).map_err(|fault| not_begun(&settings, &fault))?;
+        publisher.init(PATIENCE).map_err(|fault| not_begun(&fault))?;
         let member = Arc::new(Member::join(&settings.kafka, events).map_err(broken)?);
         let parts = Parts {
             settings,
@@ -85,8 +89,10 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
         .name("writer".to_owned())
         .spawn(move || match build() {
             Ok(mut writer) => {
-                // Told before the clients are closed: that may take long, and nobody needs to wait for it.
+                // Told before the clients are closed: that may take long, and who stops need not wait for it.
                 let _ = ended.send(writer.run());
+                drop(writer);
+                let _ = closed.send(());
             }
             Err(fault) => _ = ended.send(Err(fault)),
         })
@@ -100,7 +106,11 @@ pub async fn run(common: Common, stop: CancellationToken) -> Result<(), WriterEr
     };
     listing.cancel();
     let outcome = match outcome {
-        Some(outcome) => outcome,
+        Some(outcome) => {
+            // The next shift's member is not to meet this one's: the broker would take them for two on one slot.
+            let _ = tokio::time::timeout(CLOSE, closing).await;
+            outcome
+        }
         None => {
             info!("stopping: what is being fetched is finished");
             // A writer that has ended needs no telling.
@@ -121,12 +131,10 @@ fn broken(fault: rdkafka::error::KafkaError) -> WriterError {
     WriterError::Broken(fault.to_string())
 }
 
-fn not_begun(settings: &Settings, fault: &TransactionError) -> WriterError {
+fn not_begun(fault: &TransactionError) -> WriterError {
     let cause = std::error::Error::source(fault).map_or_else(|| fault.to_string(), ToString::to_string);
     match fault {
-        TransactionError::Fenced(_) => {
-            WriterError::SlotTaken { slot: settings.kafka.slot.clone(), group: settings.kafka.group.clone(), cause }
-        }
+        TransactionError::Fenced(_) => WriterError::Fenced(cause),
         _ => WriterError::Broken(format!("could not begin transactions: {cause}")),
     }
 }

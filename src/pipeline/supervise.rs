@@ -108,7 +108,6 @@ async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> 
             Ok(()) => return Ok(()),
             Err(WriterError::Refused(why)) => return Err(PipelineError::Ledger(why)),
             Err(WriterError::Unauthorised(why)) => return Err(PipelineError::Kafka(why)),
-            Err(taken @ WriterError::SlotTaken { .. }) => return Err(PipelineError::SlotTaken(taken.to_string())),
             Err(WriterError::Fenced(why)) if fenced.is_some_and(|before| before.elapsed() < PING_PONG) => {
                 return Err(PipelineError::SlotTaken(format!(
                     "another instance uses kafka.slot `{}` of group `{}`; give each process a slot of its own: {why}",

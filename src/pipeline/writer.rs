@@ -82,13 +82,10 @@ pub enum WriterError {
     /// Begin anew with a new producer, a new member and everything restored (docs/exactly-once.md, rule 10).
     #[error("begin anew: {0}")]
     Broken(String),
-    /// Like [`Self::Broken`], unless it comes again at once: then another instance has our slot.
-    #[error("fenced, or the transaction timed out: {0}")]
+    /// Like [`Self::Broken`], unless it comes again at once: then another instance has our slot. Once, it may be the end
+    /// of a transaction that timed out, or a member that a broker took for two after an outage.
+    #[error("fenced: {0}")]
     Fenced(String),
-    #[error(
-        "another instance uses kafka.slot `{slot}` of group `{group}`; give each process a slot of its own: {cause}"
-    )]
-    SlotTaken { slot: String, group: String, cause: String },
     #[error(transparent)]
     Refused(RestoreError),
     #[error("Kafka refuses this group: {0}")]
@@ -312,13 +309,8 @@ impl Writer {
         use rdkafka::error::RDKafkaErrorCode::{GroupAuthorizationFailed, TopicAuthorizationFailed};
         match cause.rdkafka_error_code() {
             Some(GroupAuthorizationFailed | TopicAuthorizationFailed) => WriterError::Unauthorised(cause.to_string()),
-            _ => self.slot_taken(cause.to_string()),
+            _ => WriterError::Fenced(cause.to_string()),
         }
-    }
-
-    fn slot_taken(&self, cause: String) -> WriterError {
-        let kafka = &self.parts.settings.kafka;
-        WriterError::SlotTaken { slot: kafka.slot.clone(), group: kafka.group.clone(), cause }
     }
 
     fn take_requests(&mut self) -> Result<(), WriterError> {

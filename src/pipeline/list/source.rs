@@ -218,7 +218,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
 
     async fn wait_out(&mut self, error: &ApiError) {
         let setback = self.setbacks.met(error, &self.shared.rests, rand::random());
-        self.shared.troubles.met(self.source.content_type, error, setback);
+        self.shared.troubles.met(self.source.content_type, error, setback, self.setbacks.failures());
         sleep(setback.rest).await;
     }
 

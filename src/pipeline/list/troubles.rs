@@ -38,6 +38,9 @@ enum Token {
     Lacks(String),
 }
 
+/// Trouble that passes is told to `/readyz` when it has come so often in a row.
+const PATIENCE: u32 = 3;
+
 struct Trouble {
     code: String,
     text: String,
@@ -51,15 +54,21 @@ impl Troubles {
         troubles
     }
 
-    /// A call of a source ended badly.
-    pub fn met(&self, kind: ContentType, error: &ApiError, setback: Setback) {
+    /// A call of a source ended badly, as the last of `failures` in a row.
+    pub fn met(&self, kind: ContentType, error: &ApiError, setback: Setback, failures: u32) {
         if concerns_token(error) {
             self.no_token(error, setback);
         } else if setback.needs_person {
             self.stands(kind, error);
         } else {
             let (tenant, code, rest_ms) = (&self.tenant, error.code(), setback.rest.as_millis());
-            warn!(tenant, content_type = kind.as_str(), code, rest_ms, "{}; it will be tried again", told(error));
+            let text = told(error);
+            warn!(tenant, content_type = kind.as_str(), code, rest_ms, "{text}; it will be tried again");
+            if PATIENCE <= failures {
+                let mut standing = self.standing();
+                standing.sources.insert(kind, Trouble { code: code.to_owned(), text });
+                self.health.not_ok(&self.tenant_condition(), standing.told());
+            }
         }
     }
 

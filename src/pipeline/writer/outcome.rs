@@ -23,6 +23,9 @@ const MISSING: [Duration; 4] =
 /// When a content that is no JSON array is fetched again; after the last of them it is a gap.
 const UNREADABLE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
+/// A wait that is asked for one content, and not for the tenant, is obeyed up to this.
+const ASKED_MAX: Duration = Duration::from_secs(300);
+
 /// A refusal that a person must lift is met again so often.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -74,6 +77,10 @@ impl Writer {
             Fate::Unreadable => miss(&UNREADABLE, GapReason::Unreadable),
             // Whatever the trouble is: past its expiration nothing will come any more.
             _ if is_over => Verdict::Gap(GapReason::Expired),
+            // "Retry in an hour" is about one request of many (docs/api/contract.md 5).
+            Fate::Retry { after: Some(after) } if ASKED_MAX < after => {
+                Verdict::Again(Backoff::SERVICE.ceiling(failures))
+            }
             Fate::Retry { after } | Fate::Throttled { after } => Verdict::Again(backoff.max(after.unwrap_or_default())),
             Fate::Operator | Fate::Subscribe => Verdict::Again(REFUSED),
             Fate::Done | Fate::Relist | Fate::ClampWindow => Verdict::Again(backoff),
