@@ -39,6 +39,8 @@ pub struct Broker {
 pub struct Options {
     /// Lines of `server.properties`, after ours and thus stronger.
     pub properties: Vec<(&'static str, String)>,
+    /// A second listener, and the port that it tells its clients to use instead.
+    pub proxied: Option<(u16, u16)>,
 }
 
 impl Broker {
@@ -209,6 +211,15 @@ log.dirs={}
 {SETTINGS}",
         data.display()
     );
+    if let Some((inner, outer)) = options.proxied {
+        // Of a property that is there twice the last one counts.
+        text += &format!(
+            "listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},PROXIED://127.0.0.1:{outer}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+"
+        );
+    }
     for (key, value) in &options.properties {
         text += &format!("{key}={value}\n");
     }

@@ -135,7 +135,7 @@ fn reading_a_topic_that_does_not_exist_is_a_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_of_ones_own_keeps_its_data_over_stop_and_kill() {
-    let options = Options { properties: vec![("num.partitions", "4".to_owned())] };
+    let options = Options { properties: vec![("num.partitions", "4".to_owned())], ..Options::default() };
     let mut broker = Broker::own(options);
     let (bootstrap, topics) = (broker.bootstrap().to_owned(), [unique("kept")]);
     broker.create_topic(&topics[0], -1, &[("max.message.bytes", "2000000")]).await;

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod commit; // the moment of a commit, seen and disturbed on the wire
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
@@ -14,6 +15,7 @@ mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do
 mod leash; // child processes that cannot outlive the tests
 mod process; // the connector as an operator runs it
+mod proxy; // between the connector and a broker
 mod reader; // what a consumer of the topics sees
 mod scratch; // directories, ports and names that nobody else has
 mod verdict; // what a reader sees, held against what was offered

@@ -1,0 +1,101 @@
+//! The moment of a commit, seen and disturbed on the wire.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use o365feed::domain::ContentType;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
+    client::DefaultClientContext,
+};
+
+use crate::{
+    broker::client,
+    process::Process,
+    proxy::Proxied,
+    wait,
+    world::{PATIENCE, World, history, last_lines, published, scenario, stop},
+};
+
+/// Slow enough that there are commits after the first one with records.
+fn world(proxied: &Proxied) -> World {
+    let mut scenario = scenario(vec![(ContentType::SharePoint, history(80, 20))]);
+    scenario.tenants[0].latency = Duration::from_millis(40);
+    let mut world = World::on(&proxied.bootstrap, scenario);
+    world.set("fetch.concurrency", 1);
+    world
+}
+
+#[test]
+fn offsets_are_sent_in_every_transaction() {
+    let proxied = Proxied::new();
+    let world = world(&proxied);
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let (offsets, commits) = (proxied.seen.offsets.load(Ordering::SeqCst), proxied.seen.commits.load(Ordering::SeqCst));
+    assert!(0 < commits && commits <= offsets, "{commits} commits, {offsets} times offsets");
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn killed_between_a_commit_and_its_answer_it_repeats_nothing_on_the_same_slot() {
+    killed_between("a", "a");
+}
+
+#[test]
+fn killed_between_a_commit_and_its_answer_it_repeats_nothing_on_another_slot() {
+    killed_between("a", "b");
+}
+
+fn killed_between(slot: &str, next: &str) {
+    let proxied = Proxied::new();
+    let world = world(&proxied);
+    let mut process = world.start(slot);
+    swallow(&proxied, &mut process);
+    process.kill9();
+    let mut process = world.start(next);
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn a_commit_whose_answer_never_comes_is_neither_lost_nor_repeated() {
+    let proxied = Proxied::new();
+    let world = world(&proxied);
+    let mut process = world.start("a");
+    swallow(&proxied, &mut process);
+    process.wait_until("it begins anew", PATIENCE, |process| process.stderr().contains("begins anew"));
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+/// Waits until the answer to a commit of records was swallowed.
+fn swallow(proxied: &Proxied, process: &mut Process) {
+    process.wait_until("it publishes", PATIENCE, |process| 0.0 < published(process));
+    proxied.seen.swallow_next();
+    process.wait_until("it commits", PATIENCE, |_| proxied.seen.has_swallowed());
+}
+
+#[test]
+fn a_ledger_that_forgets_before_the_listings_do_is_refused() {
+    let world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let ledger = world.topic("feed.ledger");
+    let admin: AdminClient<DefaultClientContext> = client(world.bootstrap()).create().unwrap();
+    let change = AlterConfig::new(ResourceSpecifier::Topic(&ledger))
+        .set("retention.ms", "10000")
+        .set("message.timestamp.type", "LogAppendTime");
+    world.runtime().block_on(admin.alter_configs([&change], &AdminOptions::new())).unwrap()[0].as_ref().unwrap();
+    let mut process = world.start("a");
+    // The broker may take a moment to tell of the change; a start that came before it goes on.
+    let refused = wait::comes_true(PATIENCE, || process.has_ended());
+    assert!(refused, "{}", last_lines(&process.stderr()));
+    assert_eq!(process.wait_exit(PATIENCE), 4, "{}", last_lines(&process.stderr()));
+    let said = last_lines(&process.stderr());
+    assert!(said.contains("retention.ms") && said.contains("kafka-configs"), "{said}");
+    world.verdict().is_exactly_once();
+}
