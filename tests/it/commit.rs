@@ -2,7 +2,10 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use o365feed::domain::ContentType;
+use o365feed::{
+    domain::ContentType,
+    simulator::{Duplicates, SourceScenario},
+};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier},
     client::DefaultClientContext,
@@ -13,7 +16,7 @@ use crate::{
     process::Process,
     proxy::Proxied,
     wait,
-    world::{PATIENCE, World, history, last_lines, published, scenario, stop},
+    world::{PATIENCE, World, history, last_lines, live, metric, published, scenario, stop},
 };
 
 /// Slow enough that there are commits after the first one with records.
@@ -97,5 +100,26 @@ fn a_ledger_that_forgets_before_the_listings_do_is_refused() {
     assert_eq!(process.wait_exit(PATIENCE), 4, "{}", last_lines(&process.stderr()));
     let said = last_lines(&process.stderr());
     assert!(said.contains("retention.ms") && said.contains("kafka-configs"), "{said}");
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn what_a_rebalance_rolls_back_is_published_all_the_same() {
+    let repeats = Duplicates { share: 0.5, reordered: false };
+    let source = SourceScenario { duplicates: repeats, live: live(120.0, 20), ..history(120, 20) };
+    let mut scenario = scenario(vec![(ContentType::SharePoint, source)]);
+    scenario.tenants[0].latency = Duration::from_millis(40);
+    let mut world = World::new(scenario);
+    // Long transactions, so that each rebalance finds one open, with blobs half in it.
+    world.set("kafka.commit_interval", "2s");
+    let mut first = world.start("a");
+    first.wait_until("it publishes", PATIENCE, |process| 0.0 < published(process));
+    let aborted = |process: &Process| metric(process, "o365feed_transactions_total", &["aborted"]);
+    let mut second = world.start("b");
+    let came = wait::comes_true(PATIENCE, || 0.0 < aborted(&first) + aborted(&second));
+    assert!(came, "no rebalance met an open transaction:\n{}", last_lines(&first.stderr()));
+    world.complete(&mut [&mut first, &mut second]);
+    stop(&mut first);
+    stop(&mut second);
     world.verdict().is_exactly_once();
 }
