@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A bound for conditions that hold after seconds on an idle machine; never a measure.
-pub const PATIENCE: Duration = Duration::from_secs(400);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 /// The variable that the connector reads the client secret from.
 pub const SECRET: &str = "WORLD_CLIENT_SECRET";
 /// The shortest that the settings allow.

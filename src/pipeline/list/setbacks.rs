@@ -15,7 +15,8 @@ pub struct Rests {
     /// The longest pause after an internal error that is taken at its word. "Retry in an hour" (AF50000) is about one
     /// request, and must not cost the whole source an hour: it slows down as far as the backoff goes.
     pub asked_max: Duration,
-    /// After an error that only a person can mend: the person may have acted.
+    /// The longest pause after an error that only a person can mend: the person may have acted. The first is as short as
+    /// `token`, because a service in trouble also refuses good tokens now and then.
     pub person: Duration,
     /// The same for tokens. Shorter, because it costs nobody a request: the API room asks the authority again only
     /// after a while, or at once when there is another secret.
@@ -68,7 +69,7 @@ impl Setbacks {
         match error.fate() {
             Fate::Operator => {
                 let is_token = matches!(error, ApiError::Secret { .. } | ApiError::TokenRefused(_));
-                Setback { rest: if is_token { rests.token } else { rests.person }, needs_person: true }
+                Setback { rest: if is_token { rests.token } else { self.person(rests) }, needs_person: true }
             }
             _ if UNKNOWN_MAX < self.unknown => Setback { rest: rests.person, needs_person: true },
             Fate::Retry { after: Some(after) }
@@ -86,6 +87,12 @@ impl Setbacks {
             | Fate::Relist
             | Fate::ClampWindow => passing(backoff),
         }
+    }
+
+    /// Doubles with each error in a row.
+    fn person(&self, rests: &Rests) -> Duration {
+        let doublings = self.failures.saturating_sub(1).min(16);
+        rests.token.saturating_mul(1 << doublings).min(rests.person)
     }
 
     /// One more failure that is no error of the API. Returns how long to rest.
@@ -156,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_token_is_looked_at_more_often_than_a_missing_permission() {
+    fn a_refused_token_is_looked_at_more_often_than_a_missing_permission_that_stays() {
         let token = TokenAnswer {
             status: 401,
             code: "AADSTS7000215".to_owned(),
@@ -166,6 +173,8 @@ mod tests {
             correlation_id: None,
         };
         assert_eq!(met(&mut Setbacks::default(), &ApiError::TokenRefused(Box::new(token))), (15, true));
-        assert_eq!(met(&mut Setbacks::default(), &ApiError::Denied(answer())), (300, true));
+        let mut denied = Setbacks::default();
+        let waits: Vec<_> = (0..6).map(|_| met(&mut denied, &ApiError::Denied(answer()))).collect();
+        assert_eq!(waits, [15, 30, 60, 120, 240, 300].map(|seconds| (seconds, true)));
     }
 }
