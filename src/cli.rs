@@ -1,11 +1,14 @@
 //! The command line. One file a command; this one says which there are and hands the work to them.
 //! A command returns `Result<(), Failure>`, and only [`main`] turns that into an exit code.
 
+mod args; // which tenants, content types and times
 mod config; // check and example
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
+mod output; // a table for people, JSON for programs
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
+mod tool; // the API for the tools
 mod version; // what this build is made of
 
 use std::{
@@ -36,7 +39,7 @@ struct Cli {
 }
 
 /// Where the settings come from, for the commands that need them.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct SettingsFrom {
     /// The settings file; `o365feed.yaml` in the working directory if there is one.
     ///

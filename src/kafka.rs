@@ -7,6 +7,7 @@ mod listings; // a listing as a message
 mod member; // our place in the consumer group
 mod partition; // where a tenant lives
 mod publisher; // records in transactions
+mod reader; // what a tool reads
 mod restore; // what a partition's new owner must know
 mod topics; // created if missing, checked if there
 
@@ -18,6 +19,7 @@ pub use self::{
     member::{Member, MemberEvent},
     partition::partition_of,
     publisher::{Message, Publisher, TransactionError},
+    reader::{Next, ReadError, ReadFrom, ReadTo, TopicReader},
     restore::{RestoreError, Restored, restore},
     topics::{Problem, TopicError, ensure},
 };

@@ -59,7 +59,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Runs the demo to its end and prints the account.
 ///
 /// # Errors
-/// [`Exit::Demo`] when the account does not balance; [`Exit::Usage`] for a time that is negative; what ended the
+/// [`Exit::Incomplete`] when the account does not balance; [`Exit::Usage`] for a time that is negative; what ended the
 /// pipeline, when something did.
 pub async fn run(args: DemoArgs) -> Result<(), Failure> {
     let lasting = args.lasting.map(Duration::try_from).transpose();
@@ -82,7 +82,7 @@ pub async fn run(args: DemoArgs) -> Result<(), Failure> {
         view.say(&format!("{} more came after the end was asked for; they are in the topics as well.", verdict.later));
     }
     view.say(&verdict.to_string());
-    if verdict.holds() { Ok(()) } else { Err(Failure::new(Exit::Demo, anyhow!("the account does not balance"))) }
+    if verdict.holds() { Ok(()) } else { Err(Failure::new(Exit::Incomplete, anyhow!("the account does not balance"))) }
 }
 
 /// Plays until `enough`, waits for what is owed by then, stops the pipeline and compares.

@@ -17,8 +17,8 @@ pub enum Exit {
     SlotTaken,
     /// Commits made no progress; a restart begins anew.
     Watchdog,
-    /// The demo counted something missing or twice.
-    Demo,
+    /// Something is missing or there twice: `demo` or `reconcile` found it.
+    Incomplete,
 }
 
 impl Exit {
@@ -30,7 +30,7 @@ impl Exit {
         Self::Kafka,
         Self::SlotTaken,
         Self::Watchdog,
-        Self::Demo,
+        Self::Incomplete,
     ];
 
     #[must_use]
@@ -43,7 +43,7 @@ impl Exit {
             Self::Kafka => 4,
             Self::SlotTaken => 5,
             Self::Watchdog => 6,
-            Self::Demo => 7,
+            Self::Incomplete => 7,
         }
     }
 
@@ -56,7 +56,7 @@ impl Exit {
             Self::Kafka => "Kafka refuses: topics, authorisation, or a ledger of another group",
             Self::SlotTaken => "another process uses this slot (kafka.slot)",
             Self::Watchdog => "no progress: the watchdog ended the process; starting again helps",
-            Self::Demo => "the demo found a record missing or repeated",
+            Self::Incomplete => "something is missing or repeated, as demo and reconcile tell",
         }
     }
 }

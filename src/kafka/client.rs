@@ -15,8 +15,8 @@ pub enum Role {
     ListingsProducer,
     /// The group member that owns partitions and reads listings.
     GroupConsumer,
-    /// Reads the ledger by `assign`; never joins the group. Sees committed entries only.
-    LedgerReader,
+    /// Reads by `assign`: the ledger, and what the operator's tools look at. Never joins the group, sees committed records only.
+    CommittedReader,
     /// Asks for high watermarks that count open transactions (rule 7): watermarks follow the isolation level.
     Watermarks,
     /// Creates and describes topics.
@@ -106,7 +106,7 @@ pub fn client_config(settings: &Kafka, role: Role) -> ClientConfig {
         Role::Publisher => publisher(&mut config, settings),
         Role::ListingsProducer => listings_producer(&mut config, settings),
         Role::GroupConsumer => group_consumer(&mut config, settings),
-        Role::LedgerReader => reader(&mut config, settings, "read_committed"),
+        Role::CommittedReader => reader(&mut config, settings, "read_committed"),
         Role::Watermarks => reader(&mut config, settings, "read_uncommitted"),
         Role::Admin => {}
     }
@@ -230,7 +230,7 @@ pub(super) mod tests {
             for role in [Role::Publisher, Role::ListingsProducer] {
                 drop(client_config(&settings, role).create::<ThreadedProducer<DefaultProducerContext>>().unwrap());
             }
-            for role in [Role::GroupConsumer, Role::LedgerReader, Role::Watermarks] {
+            for role in [Role::GroupConsumer, Role::CommittedReader, Role::Watermarks] {
                 client_config(&settings, role).create::<BaseConsumer>().unwrap();
             }
             client_config(&settings, Role::Admin).create::<AdminClient<DefaultClientContext>>().unwrap();

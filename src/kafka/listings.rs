@@ -318,7 +318,7 @@ mod tests {
         let contents = [content, later];
         ListingsWriter::new(&settings).unwrap().append(&contents, Origin::Follow).await.unwrap();
 
-        let consumer: BaseConsumer = client_config(&settings, Role::LedgerReader).create().unwrap();
+        let consumer: BaseConsumer = client_config(&settings, Role::CommittedReader).create().unwrap();
         let partition = partition_of(contents[0].source.tenant, settings.partitions);
         let mut place = TopicPartitionList::new();
         place.add_partition_offset(&settings.listings_topic(), partition, Offset::Beginning).unwrap();

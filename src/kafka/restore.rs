@@ -103,7 +103,7 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
     // Asked only now, after the assignment and the committed offset.
     let (ledger_low, ledger_end) = marks.fetch_watermarks(&kafka.ledger_topic(), partition, ANSWER)?;
     if ledger_low < ledger_end {
-        let reader: BaseConsumer = client_config(kafka, Role::LedgerReader).create()?;
+        let reader: BaseConsumer = client_config(kafka, Role::CommittedReader).create()?;
         let oldest = first_listing(&reader, &listings, partition, restored.committed, end)?;
         let needed = needed_from(settings, oldest);
         let from = match settings.listing.start_from {

@@ -67,7 +67,7 @@ impl Reader {
     /// When librdkafka refuses its settings.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
         let topics = Topics::of(settings);
-        let mut config = client_config(&settings.kafka, Role::LedgerReader);
+        let mut config = client_config(&settings.kafka, Role::CommittedReader);
         // A partition whose queue was full rests for a second by default. Tried: a thousand records a second from the mock, which
         // gives them in small batches, are then read far too late.
         config.set("fetch.queue.backoff.ms", "10");

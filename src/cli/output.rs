@@ -1,0 +1,98 @@
+//! How a command tells its result: a table for people, JSON for programs.
+
+use std::io::{self, IsTerminal};
+
+use clap::{Args, ValueEnum};
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use super::{Failure, print};
+
+/// In which form the result is told.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(super) struct OutputArgs {
+    /// A table for people, or JSON for programs.
+    #[arg(long, value_enum, default_value_t = Form::Table)]
+    output: Form,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Form {
+    #[default]
+    Table,
+    Json,
+}
+
+impl OutputArgs {
+    pub(super) fn is_json(self) -> bool {
+        self.output == Form::Json
+    }
+
+    /// Prints `value` as JSON, or what `people` makes of it.
+    ///
+    /// # Errors
+    /// When standard output cannot be written to, unless its reader has seen enough.
+    pub(super) fn show<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        match self.output {
+            Form::Table => print(&people(value)),
+            Form::Json => {
+                let mut text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
+                text.push('\n');
+                print(&text)
+            }
+        }
+    }
+}
+
+/// Columns without lines, as wide as what stands in them; ends with a line feed.
+pub(super) fn table<R: IntoIterator<Item = String>>(headings: &[&str], rows: impl IntoIterator<Item = R>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headings.iter().map(|heading| heading.to_uppercase()));
+    for row in rows {
+        table.add_row(row.into_iter().map(|cell| harmless(&cell)));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+/// What others wrote, fit for a terminal: no control character, so that nothing of it is obeyed.
+pub(super) fn harmless(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() || is_direction(letter) { '\u{fffd}' } else { letter }).collect()
+}
+
+/// Marks that turn the order of the letters after them around.
+fn is_direction(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A bar on the terminal's standard error; nothing when it is piped. `length` 0: not known yet.
+pub(super) fn progress(length: u64, doing: &'static str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_message(doing);
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned_and_obeys_nothing_that_others_wrote() {
+        let rows = [["Audit.Exchange", "enabled"], ["DLP.All", "\u{1b}[31mred\u{202e}\n"]];
+        let told = table(&["content type", "status"], rows.map(|row| row.map(str::to_owned)));
+        insta::assert_snapshot!(told, @r"
+        CONTENT TYPE    STATUS
+        Audit.Exchange  enabled
+        DLP.All         �[31mred��
+        ");
+    }
+}
