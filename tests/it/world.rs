@@ -29,6 +29,13 @@ pub const SECRET: &str = "WORLD_CLIENT_SECRET";
 /// The shortest that the settings allow.
 pub const SESSION: Duration = Duration::from_secs(6);
 
+/// How a command ended, and what it said.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 /// One test's tenant, topics and group. Processes are started from it and belong to the test.
 pub struct World {
     // In the order in which they have to go: servers, then what runs them, then the turn.
@@ -140,8 +147,24 @@ impl World {
         self.launch(slot, &[], secret)
     }
 
+    /// A command of the operator's tools, run to its end with the settings of this world.
+    pub fn tool(&self, args: &[&str]) -> Ran {
+        let mut process = self.command(args);
+        let code = process.wait_exit(PATIENCE);
+        Ran { code, stdout: process.stdout(), stderr: process.stderr() }
+    }
+
+    /// Like [`Self::tool`], for a command that goes on until it is stopped.
+    pub fn command(&self, args: &[&str]) -> Process {
+        self.launch_command(args, "tool", &[], self.tenant.client_secret.expose_secret())
+    }
+
     fn launch(&self, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
-        let mut launch = Launch::o365feed(["run"]).env(SECRET, secret);
+        self.launch_command(&["run"], slot, settings, secret)
+    }
+
+    fn launch_command(&self, args: &[&str], slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
+        let mut launch = Launch::o365feed(args.iter().copied()).env(SECRET, secret);
         for (key, value) in self.settings.iter().chain(settings) {
             launch.env.push((variable(key), value.clone()));
         }
