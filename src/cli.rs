@@ -7,6 +7,7 @@ pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
 mod output; // a table for people, JSON for programs
 mod run; // the connector itself
+mod signals; // Ctrl-C and SIGTERM
 pub mod simulate; // the API, simulated on a port
 mod tool; // the API for the tools
 mod version; // what this build is made of

@@ -13,10 +13,7 @@ use std::{pin::Pin, time::Duration};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use jiff::SignedDuration;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, interval, sleep},
-};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -26,7 +23,7 @@ use self::{
     verdict::{Owed, Verdict},
     view::View,
 };
-use super::{Exit, Failure, run::failure};
+use super::{Exit, Failure, run::failure, signals::interrupted};
 use crate::{
     http::{Health, serve},
     pipeline::{self, PipelineError, Topics},
@@ -156,26 +153,6 @@ async fn arrived(reader: &Reader, due: &verdict::Counts) {
     while !reader.has_seen(due) && Instant::now() < deadline {
         sleep(LOOK).await;
     }
-}
-
-/// Cancelled by the first Ctrl-C or SIGTERM; a second ends the process at once.
-fn interrupted() -> Result<CancellationToken, Failure> {
-    let told = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(anyhow::Error::from)?;
-    let first = told.clone();
-    tokio::spawn(async move {
-        for again in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            if again {
-                std::process::exit(130);
-            }
-            first.cancel();
-        }
-    });
-    Ok(told)
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::domain::Day;
 
-    /// The aim of docs/design.md, section 4. Every step of growth is passed on the way.
+    /// What README.md counts with. Every step of growth is passed on the way.
     #[test]
     fn an_id_takes_at_most_24_bytes_from_ten_thousand_to_two_million() {
         let mut ids = Ids::new();
