@@ -352,12 +352,31 @@ mod tests {
             fs::write(&page, &expected).unwrap();
         }
         assert_eq!(fs::read_to_string(&page).unwrap(), expected);
+        assert_eq!(unknown_metrics(head), [""; 0]);
+    }
+
+    #[test]
+    fn every_alarm_has_its_section_in_the_runbook_and_every_metric_named_there_exists() {
+        let (metrics, runbook) = (include_str!("../../docs/metrics.md"), include_str!("../../docs/runbook.md"));
+        let (_, alarms) = metrics.split_once("## Alarms").unwrap();
+        let (alarms, _) = alarms.split_once("## All metrics").unwrap();
+        let rows = alarms.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        let names: Vec<&str> = rows.filter(|name| *name != "Name").collect();
+        assert!(names.len() > 8, "{names:?}");
+        for name in names {
+            assert!(runbook.contains(&format!("\n### {name}\n")), "{name}");
+        }
+        assert_eq!(unknown_metrics(runbook), [""; 0]);
+    }
+
+    /// The metrics that `text` names and that do not exist.
+    fn unknown_metrics(text: &str) -> Vec<&str> {
         let known = table();
         let is_named = |name: &str| known.contains(&format!("`{name}`"));
         let name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let words = head.split(|c| !name(c)).filter(|word| word.starts_with("o365feed_"));
+        let words = text.split(|c| !name(c)).filter(|word| word.starts_with("o365feed_"));
         let words = words.map(|word| word.trim_end_matches("_bucket").trim_end_matches("_count"));
-        assert_eq!(words.filter(|word| !is_named(word)).collect::<Vec<_>>(), [""; 0]);
+        words.filter(|word| !is_named(word)).collect()
     }
 
     const TABLE_HEAD: &str = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n";
