@@ -66,8 +66,10 @@ pub struct Planner {
     overlap_due: i64,
     sweep: Unlisted,
     sweep_due: i64,
-    /// Before it, time that leaves our reach is not counted: see [`START_GRACE`].
+    /// Before it, time that leaves our reach is not lost: it was listed by who was here before us, or see [`START_GRACE`].
     counted_from: i64,
+    /// What left our reach before it was listed, as far as nobody was told yet.
+    lost: Unlisted,
     unreachable_secs: i64,
     /// How much nearer than [`REACH`] the horizon is.
     tightened: i64,
@@ -99,6 +101,9 @@ const HOLD: i64 = 5;
 /// an alarm at every start about contents that nobody could have been sure to get.
 const START_GRACE: i64 = 300;
 
+/// Time that is lost second by second is told of in portions of this length.
+const TELL: i64 = 600;
+
 /// A refusal for age brings the horizon so much nearer, and all refusals together no more than [`TIGHTENED_MAX`].
 const TIGHTEN: i64 = 600;
 const TIGHTENED_MAX: i64 = 6 * HOUR;
@@ -116,11 +121,16 @@ struct Seconds {
 
 impl Planner {
     /// A planner that knows nothing yet. `floor`: where the source starts, or `None` for all that is in reach.
-    /// A floor out of reach is cut off, and counted as unreachable.
-    pub fn new(settings: &PlanSettings, now: Timestamp, floor: Option<Timestamp>) -> Self {
+    /// A floor out of reach is cut off, and counted as unreachable. `listed`: up to where an owner before us had listed
+    /// everything; it is listed again, but what of it leaves the reach meanwhile is not lost.
+    pub fn new(settings: &PlanSettings, now: Timestamp, floor: Option<Timestamp>, listed: Option<Timestamp>) -> Self {
         let floor = floor.map(ceiling);
         let expired = floor.map_or(0, |floor| (ceiling(now) - REACH - floor).max(0));
-        Self::starting(Seconds::of(settings), now, floor, expired)
+        let mut planner = Self::starting(Seconds::of(settings), now, floor, expired);
+        if let Some(listed) = listed {
+            planner.counted_from = planner.counted_from.max(listed.as_second());
+        }
+        planner
     }
 
     fn starting(settings: Seconds, now: Timestamp, floor: Option<i64>, unreachable_secs: i64) -> Self {
@@ -142,6 +152,7 @@ impl Planner {
             sweep: Unlisted::default(),
             sweep_due,
             counted_from: horizon + START_GRACE,
+            lost: Unlisted::default(),
             unreachable_secs,
             tightened: 0,
             found_to: start,
@@ -234,11 +245,23 @@ impl Planner {
         SignedDuration::from_secs(self.unreachable_secs)
     }
 
+    /// A span that left the reach before it was listed, once: when it has come to an end, or in portions while it grows.
+    pub fn take_lost(&mut self) -> Option<(Timestamp, Timestamp)> {
+        let oldest = Span::new(self.lost.start()?, self.horizon)?;
+        let span = self.lost.within(oldest).next()?;
+        if self.horizon <= span.end && span.seconds() < TELL {
+            return None;
+        }
+        self.lost.remove(span);
+        Some((at(span.start), at(span.end)))
+    }
+
     fn set_clock(&mut self, now: Timestamp) {
         let second = now.as_second();
         if second < self.clock - LAP {
             // Every mark was set by a clock that was wrong, so none says what was listed. Begin again: repeats do no harm.
-            *self = Self::starting(self.settings, now, self.floor, self.unreachable_secs);
+            let lost = std::mem::take(&mut self.lost);
+            *self = Self { lost, ..Self::starting(self.settings, now, self.floor, self.unreachable_secs) };
         }
         // A clock that is put back a little stands still: the lap covers it.
         self.clock = self.clock.max(second);
@@ -248,9 +271,11 @@ impl Planner {
     fn forget_the_unreachable(&mut self) {
         let before = |end| Span { start: i64::MIN / 2, end };
         self.holes.remove(before(self.horizon.min(self.counted_from)));
+        self.holes.within(before(self.horizon)).for_each(|span| self.lost.add(span));
         self.unreachable_secs += self.holes.remove(before(self.horizon));
         // Asleep for longer than the reach: follow's own mark is behind the horizon.
         if let Some(slept) = Span::new(self.followed_to, self.horizon) {
+            self.lost.add(slept);
             self.unreachable_secs += slept.seconds();
             self.followed_to = slept.end;
         }

@@ -74,6 +74,11 @@ impl Unlisted {
         before - self.seconds()
     }
 
+    /// The parts of `span` that are unlisted, oldest first.
+    pub(super) fn within(&self, span: Span) -> impl Iterator<Item = Span> {
+        self.spans.iter().filter_map(move |own| Span::new(own.start.max(span.start), own.end.min(span.end)))
+    }
+
     /// The oldest part that fits into a window of `width` seconds; after a refusal, the oldest behind it.
     ///
     /// Windows end on multiples of `width`, so that every pass cuts the same time at the same places: where a

@@ -29,7 +29,7 @@ struct World {
 
 impl World {
     fn starting(settings: &PlanSettings, floor: Option<i64>) -> Self {
-        let planner = Planner::new(settings, at(NOW), floor.map(at));
+        let planner = Planner::new(settings, at(NOW), floor.map(at), None);
         Self { planner, clock: NOW * 1000, listed: Vec::new(), covered: Unlisted::default() }
     }
 
@@ -109,6 +109,35 @@ fn the_seconds_a_start_takes_are_not_called_lost_but_hours_are() {
     world.ask(0);
     assert_eq!(world.planner.unreachable(), SignedDuration::from_secs(HOUR));
     assert_eq!(world.planner.listed_to(), at(world.now() - REACH));
+}
+
+#[test]
+fn what_is_lost_is_told_once_in_portions_and_at_its_end() {
+    let mut world = World::starting(&settings(), None);
+    world.advance(START_GRACE + TELL - 1);
+    world.ask(0);
+    let from = NOW - REACH + START_GRACE;
+    assert_eq!(world.planner.take_lost(), None, "it still grows");
+    world.advance(1);
+    world.ask(0);
+    assert_eq!(world.planner.take_lost(), Some((at(from), at(from + TELL))));
+    assert_eq!(world.planner.take_lost(), None);
+    world.advance(60);
+    world.drain(1);
+    world.advance(60);
+    world.ask(0);
+    assert_eq!(world.planner.take_lost(), Some((at(from + TELL), at(from + TELL + 60))), "listed from there on");
+    assert_eq!(world.planner.take_lost(), None);
+}
+
+#[test]
+fn what_the_owner_before_had_listed_is_listed_again_but_not_lost() {
+    let listed = NOW - DAY;
+    let mut planner = Planner::new(&settings(), at(NOW), None, Some(at(listed)));
+    for (now, lost) in [(NOW + 3 * DAY, None), (listed + REACH + HOUR, Some((at(listed), at(listed + HOUR))))] {
+        planner.next_step(at(now), 0);
+        assert_eq!(planner.take_lost(), lost);
+    }
 }
 
 #[test]
@@ -247,6 +276,7 @@ fn asleep_for_longer_than_the_reach_is_counted() {
     world.advance(REACH + 1000);
     world.drain(1);
     assert_eq!(world.planner.unreachable(), SignedDuration::from_secs(1000));
+    assert_eq!(world.planner.take_lost(), Some((at(NOW), at(NOW + 1000))));
     assert_eq!(world.planner.listed_to(), at(world.now()));
 }
 
@@ -374,7 +404,7 @@ fn no_settings_and_no_time_make_it_panic_or_spin() {
     for settings in [all(Duration::ZERO), all(Duration::MAX), settings()] {
         for start in [Timestamp::MIN, Timestamp::UNIX_EPOCH, Timestamp::MAX] {
             for floor in [None, Some(Timestamp::MIN), Some(Timestamp::MAX)] {
-                let mut planner = Planner::new(&settings, start, floor);
+                let mut planner = Planner::new(&settings, start, floor, None);
                 for now in [start, Timestamp::MAX, Timestamp::MIN, start, Timestamp::MAX] {
                     if let Step::List { pass, window } = planner.next_step(now, 0) {
                         planner.listed(pass, window, 1);

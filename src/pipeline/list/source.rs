@@ -52,7 +52,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         Self {
             shared,
             source: Source { tenant: tenant.id, content_type: kind },
-            planner: Planner::new(&plan(&settings.listing), Timestamp::now(), floor),
+            planner: Planner::new(&plan(&settings.listing), Timestamp::now(), floor, None),
             setbacks: Setbacks::default(),
             start_not_before: None,
             has_listed: false,
