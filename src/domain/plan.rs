@@ -120,15 +120,22 @@ struct Seconds {
 }
 
 impl Planner {
+    /// How far back windows reach: seven days, less an hour.
+    pub const REACH: SignedDuration = SignedDuration::from_secs(REACH);
+
     /// A planner that knows nothing yet. `floor`: where the source starts, or `None` for all that is in reach.
-    /// A floor out of reach is cut off, and counted as unreachable. `listed`: up to where an owner before us had listed
-    /// everything; it is listed again, but what of it leaves the reach meanwhile is not lost.
+    /// A floor out of reach is cut off, and counted as unreachable. `listed`: up to where owners before us had listed
+    /// everything. That is listed again, but what of it leaves the reach meanwhile is not lost; what came after it and
+    /// is out of reach by now is.
     pub fn new(settings: &PlanSettings, now: Timestamp, floor: Option<Timestamp>, listed: Option<Timestamp>) -> Self {
         let floor = floor.map(ceiling);
         let expired = floor.map_or(0, |floor| (ceiling(now) - REACH - floor).max(0));
         let mut planner = Self::starting(Seconds::of(settings), now, floor, expired);
-        if let Some(listed) = listed {
-            planner.counted_from = planner.counted_from.max(listed.as_second());
+        if let Some(listed) = listed.map(|listed| listed.as_second().max(floor.unwrap_or(i64::MIN))) {
+            planner.counted_from = planner.counted_from.max(listed);
+            if let Some(lost) = Span::new(listed, planner.horizon) {
+                planner.lost.add(lost);
+            }
         }
         planner
     }
@@ -238,6 +245,12 @@ impl Planner {
     /// Everything created before it, and in reach, was listed.
     pub fn listed_to(&self) -> Timestamp {
         at(self.holes.start().map_or(self.followed_to, |hole| hole.min(self.followed_to)))
+    }
+
+    /// Everything created before it was listed, or told of by [`Self::take_lost`]. What an owner after us must know.
+    pub fn accounted_to(&self) -> Timestamp {
+        let listed_to = self.listed_to();
+        self.lost.start().map_or(listed_to, |lost| at(lost).min(listed_to))
     }
 
     /// How much time passed out of reach before it could be listed. Never shrinks.

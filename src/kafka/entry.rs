@@ -12,7 +12,7 @@ pub struct Entry<'a> {
     /// The consumer group that wrote it. Another name means that two groups share a prefix (docs/exactly-once.md, rule 17).
     pub group: &'a str,
     pub content_type: ContentType,
-    /// Empty for [`EntryKind::Began`].
+    /// Empty for [`EntryKind::Began`] and [`EntryKind::Listed`].
     pub content_id: &'a str,
     pub kind: EntryKind,
     /// Ids published, or refreshed, by the transaction of this entry; at most [`Entry::MAX_IDS`].
@@ -27,6 +27,9 @@ pub enum EntryKind {
     Ids,
     /// The content's end, with the last of its ids.
     Settled(Mark),
+    /// Everything of the source that became available before `to`, and not before its beginning, was listed, or is
+    /// named as a gap.
+    Listed { to: Timestamp },
 }
 
 impl Entry<'_> {
@@ -49,6 +52,7 @@ impl Entry<'_> {
             EntryKind::Began { start_from } => put_time(&mut out, *start_from),
             EntryKind::Ids => {}
             EntryKind::Settled(mark) => put_mark(&mut out, mark),
+            EntryKind::Listed { to } => put_time(&mut out, *to),
         }
         put_length(&mut out, self.ids.len());
         self.ids.iter().for_each(|id| out.extend(id.0));
@@ -75,6 +79,7 @@ impl<'a> Entry<'a> {
             1 => EntryKind::Began { start_from: rest.time()? },
             2 => EntryKind::Ids,
             3 => EntryKind::Settled(rest.mark()?),
+            6 => EntryKind::Listed { to: rest.time()? },
             code => return Err(NotAnEntry::Unknown { what: "kind", code }),
         };
         let ids = rest.ids()?;
@@ -110,6 +115,7 @@ impl EntryKind {
             Self::Began { .. } => 1,
             Self::Ids => 2,
             Self::Settled(_) => 3,
+            Self::Listed { .. } => 6,
         }
     }
 }
@@ -289,6 +295,7 @@ mod tests {
         let mark = (prop::sample::select(outcomes), prop::sample::select(rechecks), time(), time(), any::<u32>());
         prop_oneof![
             time().prop_map(|start_from| EntryKind::Began { start_from }),
+            time().prop_map(|to| EntryKind::Listed { to }),
             Just(EntryKind::Ids),
             mark.prop_map(|(outcome, recheck, created, settled, records)| EntryKind::Settled(Mark {
                 outcome,
@@ -320,7 +327,7 @@ mod tests {
         #[test]
         fn any_bytes_are_an_entry_or_an_error(
             mut bytes in prop::collection::vec(any::<u8>(), 0..120),
-            kind in 0_u8..5,
+            kind in 0_u8..8,
         ) {
             let _ = Entry::decode(&bytes);
             // Most random bytes end at the version; these get further.

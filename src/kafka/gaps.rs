@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::domain::{ContentType, GapReason, TenantId};
@@ -71,16 +71,6 @@ pub struct UnlistedSpan {
     pub from: Timestamp,
     #[serde(serialize_with = "as_text")]
     pub to: Timestamp,
-}
-
-impl UnlistedSpan {
-    /// What left the service's reach since somebody was `alive`, who writes to the ledger at least once a day.
-    ///
-    /// `reach`: how far back the service lists, seven days less a margin.
-    pub fn since(alive: Timestamp, now: Timestamp, reach: SignedDuration) -> Option<Self> {
-        let to = now - reach;
-        (alive < to).then_some(Self { from: alive, to })
-    }
 }
 
 /// Listings that the topic's retention dropped before they were settled: `first_offset <= offset < end_offset`.
@@ -164,13 +154,9 @@ mod tests {
     }
 
     #[test]
-    fn only_a_silence_longer_than_the_reach_leaves_a_span_unlisted() {
-        let now: Timestamp = "2025-10-20T00:00:00Z".parse().unwrap();
-        let (reach, day) = (SignedDuration::from_hours(7 * 24 - 1), SignedDuration::from_hours(24));
-        assert_eq!(UnlistedSpan::since(now - day, now, reach), None);
-        assert_eq!(UnlistedSpan::since(now - reach, now, reach), None);
-        let span = UnlistedSpan::since(now - day * 10, now, reach);
-        assert_eq!(span, Some(UnlistedSpan { from: now - day * 10, to: now - reach }));
+    fn a_span_that_was_not_listed_says_from_when_to_when() {
+        let day = |day: &str| format!("2025-10-{day}T00:00:00Z").parse().unwrap();
+        let span = Some(UnlistedSpan { from: day("10"), to: day("13") });
         let told = parsed(&Gap { span, ..gap(GapReason::Unlisted) });
         assert_eq!((&told["reason"], &told["from"]), (&json!("unlisted"), &json!("2025-10-10T00:00:00Z")));
     }

@@ -37,8 +37,8 @@ pub struct Restored {
     pub began: HashMap<Source, Timestamp>,
     /// Listings that retention dropped before they were settled.
     pub lost: Option<MissingListings>,
-    /// When the ledger was last written: owners do so at least once a day. `None`: never, or too long ago to tell.
-    pub alive: Option<Timestamp>,
+    /// Up to where each source was listed, or named as a gap.
+    pub listed: HashMap<Source, Timestamp>,
     pub took: Duration,
 }
 
@@ -94,7 +94,7 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
             first_offset: at,
             end_offset: low,
         }),
-        alive: None,
+        listed: HashMap::new(),
         took: Duration::ZERO,
     };
     if let Some(committed) = committed.filter(|at| end < *at) {
@@ -113,8 +113,8 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
         };
         let from = offset_at(&reader, &kafka.ledger_topic(), partition, from)?.max(ledger_low);
         read_ledger(settings, &reader, from, ledger_end, Day::of(needed), &mut restored)?;
-        if restored.alive.is_none() {
-            // Nobody ran for longer than the memory reaches; all there is tells for how long.
+        if restored.listed.is_empty() {
+            // Nobody ran for longer than the memory reaches; all there is tells up to where was listed.
             read_ledger(settings, &reader, ledger_low, ledger_end, Day::of(needed), &mut restored)?;
         }
     }
@@ -226,7 +226,6 @@ fn take(
     let Some(tenant) = tenant else { return Err(Refused::Entry(NotAnEntry::NotText("key"))) };
     let source = Source { tenant: TenantId(tenant), content_type: entry.content_type };
     let appended = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
-    restored.alive = restored.alive.max(appended);
     let day = Day::of(appended.unwrap_or_else(Timestamp::now));
     let ledger = restored.ledgers.entry(source).or_default();
     // Entries from before are read for their beginnings only.
@@ -236,6 +235,7 @@ fn take(
     match entry.kind {
         EntryKind::Began { start_from } => _ = restored.began.insert(source, start_from),
         EntryKind::Ids => {}
+        EntryKind::Listed { to } => _ = restored.listed.insert(source, to),
         EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(entry.content_id), mark),
     }
     Ok(())

@@ -3,10 +3,14 @@
 use std::future::Future;
 
 use crossbeam_channel::Sender;
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::writer::Request;
-use crate::domain::{ContentKey, Origin, Source};
+use crate::{
+    domain::{ContentKey, Origin, Source},
+    kafka::UnlistedSpan,
+};
 
 /// Where the writer keeps what it knows about the sources it owns.
 pub trait Desk: Send + Sync + 'static {
@@ -24,6 +28,17 @@ pub trait Desk: Send + Sync + 'static {
     /// The append of these contents was not acknowledged: they are to be wanted again. Never waits; what is not
     /// announced, or of a source that was lost, is passed over.
     fn unclaim(&self, source: Source, contents: Vec<ContentKey>);
+
+    /// How far the source is listed now, and what of it never can be. Never waits.
+    fn progress(&self, source: Source, progress: Progress);
+}
+
+/// What a later owner must know, and what the gaps topic is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Everything before it is listed, or in `lost` of this progress or of one before.
+    pub listed_to: Timestamp,
+    pub lost: Option<UnlistedSpan>,
 }
 
 /// The answer to [`Desk::wanted`].
@@ -49,5 +64,9 @@ impl Desk for WriterDesk {
     fn unclaim(&self, source: Source, contents: Vec<ContentKey>) {
         // A writer that has ended has forgotten its claims with everything else.
         let _ = self.0.send(Request::Unclaim { source, contents });
+    }
+
+    fn progress(&self, source: Source, progress: Progress) {
+        let _ = self.0.send(Request::Progress { source, progress });
     }
 }

@@ -48,11 +48,20 @@ impl Append for ListingsWriter {
     }
 }
 
+/// Where the listing of a source starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceStart {
+    /// Nothing before it is asked for. `None`: all that is in reach.
+    pub floor: Option<Timestamp>,
+    /// Up to where owners before us had listed it.
+    pub listed: Timestamp,
+}
+
 /// What it takes to list a tenant.
 pub struct TenantLister<D, A> {
     pub tenant: Tenant,
-    /// Where each source starts; nothing before it is asked for. None, or no entry: all that is in reach.
-    pub started: HashMap<ContentType, Option<Timestamp>>,
+    /// Where each source starts. No entry: with all that is in reach.
+    pub started: HashMap<ContentType, SourceStart>,
     pub settings: Arc<Settings>,
     /// Of this tenant. Who gains the tenant calls [`TenantApi::take_over`] first.
     pub api: Arc<TenantApi>,

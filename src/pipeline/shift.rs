@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::{
     desk::WriterDesk,
     fetch::pool,
-    list::{TenantLister, follow_tenant},
+    list::{SourceStart, TenantLister, follow_tenant},
     writer::{Committing, Notice, Parts, Request, Writer, WriterError},
 };
 use crate::{
@@ -159,7 +159,7 @@ async fn list_what_is_ours(
                     let started: HashMap<ContentType, _> = sources
                         .iter()
                         .filter(|(source, _)| source.tenant == tenant.id)
-                        .map(|(source, floor)| (source.content_type, *floor))
+                        .map(|(source, start)| (source.content_type, *start))
                         .collect();
                     if let Some(lister) = lister(common, tenant, started, requests, &stop) {
                         listers.spawn(follow_tenant(lister));
@@ -182,7 +182,7 @@ async fn list_what_is_ours(
 fn lister(
     common: &Common,
     tenant: &Tenant,
-    started: HashMap<ContentType, Option<jiff::Timestamp>>,
+    started: HashMap<ContentType, SourceStart>,
     requests: &Sender<Request>,
     stop: &CancellationToken,
 ) -> Option<TenantLister<WriterDesk, ListingsWriter>> {

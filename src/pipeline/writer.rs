@@ -4,6 +4,7 @@
 mod outcome; // how a fetch that ended is settled or tried again
 mod owned; // a partition that is ours
 mod ownership; // partitions come and go
+mod progress; // how far sources are listed
 mod publish; // records, ledger entries and gaps into the open transaction
 mod tally; // what the open transaction will have done, for the metrics
 mod transaction; // open, commit, abort
@@ -22,8 +23,9 @@ use tracing::warn;
 
 use self::{owned::Owned, ownership::condition, transaction::Transaction};
 use super::{
-    desk::Wanted,
+    desk::{Progress, Wanted},
     fetch::{Job, Work},
+    list::SourceStart,
 };
 use crate::{
     config::Settings,
@@ -59,6 +61,10 @@ pub enum Request {
         source: Source,
         contents: Vec<ContentKey>,
     },
+    Progress {
+        source: Source,
+        progress: Progress,
+    },
     /// Start nothing new; come to an end within this time.
     Drain(Duration),
 }
@@ -69,7 +75,7 @@ pub enum Notice {
     /// The partition is restored: list these sources, none before its floor.
     Taken {
         partition: i32,
-        sources: Vec<(Source, Option<Timestamp>)>,
+        sources: Vec<(Source, SourceStart)>,
     },
     Lost {
         partition: i32,
@@ -330,6 +336,11 @@ impl Writer {
             Request::Unclaim { source, contents } => {
                 if let Some(owned) = self.owner_of(source) {
                     contents.iter().for_each(|key| owned.unclaim(source, *key));
+                }
+            }
+            Request::Progress { source, progress } => {
+                if let Some(owned) = self.owner_of(source) {
+                    owned.made(source, progress);
                 }
             }
             Request::Drain(within) => self.draining = Some(Instant::now() + within),

@@ -5,14 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::{SignedDuration, Timestamp};
 use o365feed::{
     domain::ContentType,
+    kafka::{Entry, EntryKind, partition_of},
     simulator::{IdModel, Scenario, SourceScenario},
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use rdkafka::{
     admin::{AdminClient, AdminOptions},
     client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 
 use crate::{
@@ -123,6 +126,35 @@ fn sigterm_drains_within_ten_seconds_and_leaves_nothing_to_redo() {
 }
 
 #[test]
+fn a_time_when_nobody_listed_and_that_the_api_lists_no_more_is_named_once() {
+    let world = World::new(scenario(vec![(ContentType::SharePoint, history(5, 5))]));
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    // As if this had been eight days ago.
+    let listed = Timestamp::now() - SignedDuration::from_hours(8 * 24);
+    forge_listed(&world, ContentType::SharePoint, listed);
+    process.restart();
+    let named = |process: &Process| metric(process, "o365feed_gaps_total", &["reason=\"unlisted\""]) >= 1.0;
+    process.wait_until("the span is named", PATIENCE, named);
+    stop(&mut process);
+    process.restart();
+    process.wait_until("it has begun again", PATIENCE, |process| {
+        process.get("/readyz").is_ok_and(|(code, _)| code == 200)
+    });
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let verdict = world.verdict();
+    verdict.is_exactly_once_but_for_gaps();
+    let [gap] = &verdict.gaps[..] else { panic!("one span, once: {:#?}", verdict.gaps) };
+    assert_eq!((&gap["reason"], &gap["content_type"]), (&"unlisted".into(), &"Audit.SharePoint".into()));
+    let time = |key: &str| gap[key].as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert_eq!(time("from").as_second(), listed.as_second());
+    let hours = time("to").duration_since(time("from")).as_hours();
+    assert!((24..=25).contains(&hours), "{hours} h: what was then in reach is listed, not lost");
+}
+
+#[test]
 fn lost_group_offsets_repeat_nothing() {
     let world = World::new(scenario(vec![
         (ContentType::SharePoint, history(30, 30)),
@@ -186,4 +218,16 @@ fn forget_group(world: &World) {
         is_gone
     });
     assert!(gone, "the group could not be deleted: {last:?}");
+}
+
+/// Writes to the ledger that the source was listed up to then, and no further.
+fn forge_listed(world: &World, content_type: ContentType, to: Timestamp) {
+    let kind = EntryKind::Listed { to };
+    let entry = Entry { group: world.group(), content_type, content_id: "", kind, ids: Vec::new().into() };
+    let producer: BaseProducer = client(world.bootstrap()).create().unwrap();
+    let (topic, key) = (world.topic("feed.ledger"), world.tenant().to_string());
+    let value = entry.encode();
+    let record = BaseRecord::to(&topic).partition(partition_of(world.tenant(), 3)).key(&key).payload(&value);
+    producer.send(record).unwrap();
+    producer.flush(PATIENCE).unwrap();
 }

@@ -131,6 +131,16 @@ fn what_is_lost_is_told_once_in_portions_and_at_its_end() {
 }
 
 #[test]
+fn what_passed_while_nobody_listed_is_lost() {
+    let listed = NOW - REACH - DAY;
+    let mut planner = Planner::new(&settings(), at(NOW), None, Some(at(listed)));
+    assert_eq!(planner.accounted_to(), at(listed));
+    planner.next_step(at(NOW), 0);
+    assert_eq!(planner.take_lost(), Some((at(listed), at(NOW - REACH))));
+    assert_eq!((planner.take_lost(), planner.accounted_to()), (None, at(NOW - REACH)));
+}
+
+#[test]
 fn what_the_owner_before_had_listed_is_listed_again_but_not_lost() {
     let listed = NOW - DAY;
     let mut planner = Planner::new(&settings(), at(NOW), None, Some(at(listed)));

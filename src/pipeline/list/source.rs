@@ -12,7 +12,8 @@ use crate::{
     api::ApiError,
     config::{ListingSettings, Subscriptions},
     domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, PlanSettings, Planner, Source, Step, Window},
-    pipeline::desk::Desk,
+    kafka::UnlistedSpan,
+    pipeline::desk::{Desk, Progress},
 };
 
 /// The longest rest without a look at the clock and the backlog, so that what is shown is not old.
@@ -21,6 +22,9 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// A page that fails is asked for so often before its window is given up for now. A window begun anew reads all its
 /// pages again, and a long one might never come to its end.
 const PAGE_TRIES: u32 = 5;
+
+/// How often the writer is told how far listing has come, while nothing is lost.
+const TELL: Duration = Duration::from_secs(60);
 
 /// A subscription that is refused so often although it runs, or was started, is shown to a person (docs/api/contract.md 5).
 const STUBBORN: u32 = 5;
@@ -35,7 +39,8 @@ pub struct SourceLister<'a, D, A> {
     start_not_before: Option<Instant>,
     has_listed: bool,
     was_caught_up: bool,
-    unreachable: SignedDuration,
+    /// When the desk was last told how far listing has come.
+    told: Option<Instant>,
 }
 
 /// Why a window was not listed to its end.
@@ -48,16 +53,21 @@ enum Halt {
 impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
     pub fn new(shared: &'a Following<D, A>, kind: ContentType) -> Self {
         let TenantLister { tenant, started, settings, .. } = &shared.lister;
-        let floor = started.get(&kind).copied().flatten();
+        let start = started.get(&kind).copied();
         Self {
             shared,
             source: Source { tenant: tenant.id, content_type: kind },
-            planner: Planner::new(&plan(&settings.listing), Timestamp::now(), floor, None),
+            planner: Planner::new(
+                &plan(&settings.listing),
+                Timestamp::now(),
+                start.and_then(|start| start.floor),
+                start.map(|start| start.listed),
+            ),
             setbacks: Setbacks::default(),
             start_not_before: None,
             has_listed: false,
             was_caught_up: false,
-            unreachable: SignedDuration::ZERO,
+            told: None,
         }
     }
 
@@ -243,17 +253,17 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         }
     }
 
-    /// How far behind the listing is, and whether time was lost for good.
+    /// How far the listing has come, and whether time was lost for good.
     fn show(&mut self, now: Timestamp) {
         let (tenant, kind) = self.labels();
         let age = now.duration_since(self.planner.listed_to()).max(SignedDuration::ZERO);
         let gauges = &self.shared.lister.metrics.watermark_age_seconds;
         gauges.with_label_values(&[tenant, kind]).set(age.as_secs_f64());
-        let unreachable = self.planner.unreachable();
-        if self.unreachable < unreachable {
-            let seconds = (unreachable - self.unreachable).as_secs();
-            warn!(tenant, content_type = kind, seconds, "time passed out of the API's reach before it could be listed");
-            self.unreachable = unreachable;
+        let lost = self.planner.take_lost().map(|(from, to)| UnlistedSpan { from, to });
+        if lost.is_some() || self.told.is_none_or(|told| TELL < told.elapsed()) {
+            self.told = Some(Instant::now());
+            let progress = Progress { listed_to: self.planner.accounted_to(), lost };
+            self.shared.lister.desk.progress(self.source, progress);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     api::Api,
     config::{Cloud, Credential},
     domain::{Backoff, ContentKey, Source},
-    pipeline::desk::Wanted,
+    pipeline::desk::{Progress, Wanted},
     simulator::{Failure, Faults, History, Operation, Rule, Scenario, Simulator, SourceScenario, TenantScenario, When},
 };
 
@@ -58,6 +58,19 @@ async fn a_service_that_often_fails_loses_nothing() {
     world.book.until(|notes| notes.appended.len() == 10).await;
     assert_eq!(world.appended_once(), 10);
     assert!(0 < world.sim.counts().requests[&(Operation::Content, 500)]);
+}
+
+#[tokio::test]
+async fn what_passed_while_nobody_listed_is_told_to_the_desk() {
+    let listed = Timestamp::now() - SignedDuration::from_hours(8 * 24);
+    let world = World::prepared(a_tenant(), Faults::default(), |_, book| book.notes().listed = Some(listed)).await;
+    world.book.until(|notes| !notes.progress.is_empty()).await;
+    let (_, first) = world.book.notes().progress[0].clone();
+    let lost = first.lost.expect("the API lists seven days back");
+    assert_eq!(lost.from.as_second(), listed.as_second());
+    assert_eq!(first.listed_to, lost.to);
+    let hours = lost.to.duration_since(lost.from).as_hours();
+    assert!((24..=25).contains(&hours), "{hours} h");
 }
 
 #[tokio::test]
@@ -176,10 +189,14 @@ impl World {
         let (refused, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
         let api = Api::new(&settings, &metrics).unwrap().tenant(tenant.id).unwrap();
         let floor = Timestamp::now() - SignedDuration::from_hours(3);
+        let start = match book.notes().listed {
+            Some(listed) => SourceStart { floor: None, listed },
+            None => SourceStart { floor: Some(floor), listed: floor },
+        };
         let counter = Arc::clone(&refused);
         let lister = TenantLister {
             tenant: settings.tenants[0].clone(),
-            started: ContentType::ALL.map(|kind| (kind, Some(floor))).into(),
+            started: ContentType::ALL.map(|kind| (kind, start)).into(),
             settings: Arc::new(settings),
             api: Arc::clone(&api),
             desk: book.clone(),
@@ -226,6 +243,9 @@ struct Notes {
     unclaimed: usize,
     refuse_appends: u32,
     is_lost: bool,
+    /// Up to where owners before had listed; three hours ago otherwise, where all sources start.
+    listed: Option<Timestamp>,
+    progress: Vec<(Source, Progress)>,
 }
 
 impl Default for Book {
@@ -273,6 +293,10 @@ impl Desk for Book {
             notes.unclaimed += contents.len();
             contents.into_iter().for_each(|key| assert!(notes.announced.remove(&(source, key))));
         });
+    }
+
+    fn progress(&self, source: Source, progress: Progress) {
+        self.note(|notes| notes.progress.push((source, progress)));
     }
 }
 

@@ -5,14 +5,17 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::Ticket;
+use super::{Ticket, progress::SourceProgress};
 use crate::{
     config::Recheck,
     domain::{
         Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Outcome, RecordId, Source, TenantId, Want,
     },
     kafka::Restored,
-    pipeline::{desk::Wanted, fetch::Job},
+    pipeline::{
+        desk::{Progress, Wanted},
+        fetch::Job,
+    },
 };
 
 pub struct Owned {
@@ -21,6 +24,8 @@ pub struct Owned {
     pub ledgers: HashMap<Source, Ledger>,
     /// Where sources begin that do not begin with all that is in reach.
     pub floors: HashMap<Source, Timestamp>,
+    /// How far sources are listed.
+    pub progress: HashMap<Source, SourceProgress>,
     pub running: HashMap<AttemptId, Running>,
     /// How many of them each tenant has.
     pub running_of: HashMap<TenantId, usize>,
@@ -55,6 +60,7 @@ impl Owned {
             backlog: Backlog::new(restored.committed),
             ledgers: restored.ledgers,
             floors: HashMap::new(),
+            progress: HashMap::new(),
             running: HashMap::new(),
             running_of: HashMap::new(),
             claims: HashMap::new(),
@@ -96,6 +102,12 @@ impl Owned {
             })
             .collect();
         Wanted { append, pending: claims.len() + self.backlog.waiting(&source) }
+    }
+
+    pub fn made(&mut self, source: Source, progress: Progress) {
+        if let Some(known) = self.progress.get_mut(&source) {
+            known.made(progress);
+        }
     }
 
     pub fn unclaim(&mut self, source: Source, key: ContentKey) {

@@ -2,26 +2,25 @@
 
 use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Notice, Partition, Request, Writer, WriterError, owned::Owned};
+use super::{Notice, Partition, Request, Writer, WriterError, owned::Owned, progress::SourceProgress};
 use crate::{
     config::StartFrom,
-    domain::{Ledger, Source},
-    kafka::{MissingListings, RestoreError, Restored, UnlistedSpan, partition_of, restore},
+    domain::{Ledger, Planner, Source},
+    kafka::{MissingListings, RestoreError, Restored, partition_of, restore},
+    pipeline::list::SourceStart,
 };
 
 /// What a new owner writes before anything is listed.
 pub(super) struct Beginnings {
-    /// Where sources begin; written again each day, and so the sign that somebody is alive.
+    /// Where sources begin; written again each day, or retention would drop it.
     pub floors: HashMap<Source, Timestamp>,
+    /// Up to where they are listed; the same.
+    pub listed: HashMap<Source, Timestamp>,
     pub lost: Option<MissingListings>,
-    pub unlisted: Option<UnlistedSpan>,
 }
-
-/// How far back the service lists: seven days, less an hour (as the planner has it).
-const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
 
 /// Between two tries to read a ledger.
 const RESTORE_REST: Duration = Duration::from_secs(2);
@@ -95,11 +94,14 @@ impl Writer {
     /// The partition is known in full: its sources may be listed, and its listings read.
     fn own(&mut self, epoch: u64, restored: Restored) -> Result<(), WriterError> {
         let (partition, now) = (restored.partition, Timestamp::now());
-        let beginnings = Beginnings {
-            floors: self.floors(&restored, &self.sources_of(partition), now),
-            lost: restored.lost.clone(),
-            unlisted: restored.alive.and_then(|alive| UnlistedSpan::since(alive, now, REACH)),
+        let reach = now - Planner::REACH;
+        let floors = self.floors(&restored, &self.sources_of(partition), now);
+        // A source that nobody listed before is not late: it begins.
+        let listed = |(source, floor): (&Source, &Timestamp)| {
+            (*source, restored.listed.get(source).copied().unwrap_or_else(|| reach.max(*floor)))
         };
+        let listed = floors.iter().map(listed).collect();
+        let beginnings = Beginnings { floors, listed, lost: restored.lost.clone() };
         // What is open began before the partition was ours.
         self.commit()?;
         if !matches!(self.partitions.get(&partition), Some(Partition::Restoring { epoch: ours, .. }) if *ours == epoch)
@@ -108,6 +110,8 @@ impl Writer {
         }
         let mut owned = Owned::new(epoch, restored);
         owned.floors = beginnings.floors.clone();
+        owned.progress =
+            beginnings.listed.iter().map(|(source, at)| (*source, SourceProgress::starting(*at))).collect();
         let before = self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
         if let Some(Partition::Restoring { early, .. }) = before {
             early.into_iter().for_each(|(offset, listing)| self.read(partition, offset, listing));
@@ -122,8 +126,13 @@ impl Writer {
                 self.parts.member.resume(partition);
                 self.parts.health.ok(&condition(partition));
                 // A floor out of reach is none: what passed before it was told long ago.
-                let near = |floor: &Timestamp| Some(*floor).filter(|floor| now - REACH < *floor);
-                let sources = beginnings.floors.iter().map(|(source, floor)| (*source, near(floor))).collect();
+                let start = |(source, floor): (&Source, &Timestamp)| {
+                    (
+                        *source,
+                        SourceStart { floor: Some(*floor).filter(|at| reach < *at), listed: beginnings.listed[source] },
+                    )
+                };
+                let sources = beginnings.floors.iter().map(start).collect();
                 let _ = self.parts.notices.send(Notice::Taken { partition, sources });
                 break;
             }

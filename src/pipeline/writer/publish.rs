@@ -149,10 +149,8 @@ impl Writer {
             };
             self.send_entry(source.tenant, partition, &entry)?;
         }
+        beginnings.listed.iter().try_for_each(|(source, to)| self.send_listed(*source, partition, *to))?;
         let sources = || beginnings.floors.keys().copied();
-        if let Some(span) = beginnings.unlisted {
-            sources().try_for_each(|source| self.tell_unlisted(source, span))?;
-        }
         let Some(lost) = beginnings.lost.clone() else { return Ok(()) };
         error!(
             partition,
@@ -165,7 +163,7 @@ impl Writer {
         self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, Timestamp::now()) })
     }
 
-    fn tell_unlisted(&mut self, source: Source, span: UnlistedSpan) -> Result<(), TransactionError> {
+    pub(super) fn tell_unlisted(&mut self, source: Source, span: UnlistedSpan) -> Result<(), TransactionError> {
         let gap = Gap {
             tenant: Some(source.tenant),
             content_type: Some(source.content_type),

@@ -44,6 +44,9 @@ impl Writer {
                 self.parts.health.ok("kafka");
                 self.troubled = None;
             }
+            if self.draining.is_none() {
+                self.write_progress()?;
+            }
         }
         if is_due(&mut self.upkeep.minutes, Duration::from_secs(60)) && self.draining.is_none() {
             self.forget();
@@ -173,12 +176,15 @@ impl Writer {
             .partitions
             .iter()
             .filter_map(|(partition, state)| match state {
-                Partition::Owned(owned) if !owned.floors.is_empty() => Some((*partition, owned.floors.clone())),
+                Partition::Owned(owned) if !owned.floors.is_empty() => {
+                    let listed =
+                        owned.progress.iter().map(|(source, progress)| (*source, progress.written())).collect();
+                    Some((*partition, Beginnings { floors: owned.floors.clone(), listed, lost: None }))
+                }
                 _ => None,
             })
             .collect();
-        for (partition, floors) in beginnings {
-            let beginnings = Beginnings { floors, lost: None, unlisted: None };
+        for (partition, beginnings) in beginnings {
             let written = self.write_beginnings(partition, &beginnings);
             self.survive(written)?;
         }
