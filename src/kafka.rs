@@ -2,6 +2,7 @@
 
 mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
+mod frame; // a record as a message
 mod gaps; // a gap as JSON
 mod listings; // a listing as a message
 mod member; // our place in the consumer group
@@ -14,6 +15,7 @@ mod topics; // created if missing, checked if there
 pub use self::{
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
+    frame::{Frame, LONGEST_HEADER},
     gaps::{Gap, MissingListings, MissingRecord, UnlistedSpan, Unreadable},
     listings::{ListingsWriter, NotAListing, decode as decode_listing, message_parts as listing_parts},
     member::{Member, MemberEvent},

@@ -1,21 +1,13 @@
 //! Records, beginnings and gaps into the open transaction.
 
 use jiff::Timestamp;
-use rdkafka::message::{Header, OwnedHeaders};
 use tracing::error;
 
 use super::{Ticket, Writer, ownership::Beginnings};
 use crate::{
-    config::{Kafka, TimestampSource},
     domain::{Batch, Day, GapReason, Listed, Listing, RecordRef, Seen, Source},
-    kafka::{Entry, EntryKind, Gap, Message, MissingRecord, TransactionError, UnlistedSpan},
+    kafka::{Entry, EntryKind, Frame, Gap, LONGEST_HEADER, Message, MissingRecord, TransactionError, UnlistedSpan},
 };
-
-/// A header whose value is longer than this says more than a header should, and is left out.
-const LONGEST_HEADER: usize = 1_024;
-
-/// What a record's key and headers may take beside its value.
-const RECORD_FRAMING: usize = 1_024;
 
 impl Writer {
     /// Publishes of a batch what is not published yet.
@@ -67,8 +59,7 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), TransactionError> {
         let size = record.oversize.unwrap_or(record.bytes.len() as u64);
-        let key = record.key.unwrap_or_default();
-        if record.oversize.is_some() || self.record_limit < record.bytes.len() + key.len() + RECORD_FRAMING {
+        if !Frame::fits(record, self.record_limit) {
             return self.oversize(ticket, record.key, size, now);
         }
         self.parts.publisher.send(frame.message(record))?;
@@ -217,54 +208,5 @@ pub(super) fn gap_of(listing: &Listing, reason: GapReason, now: Timestamp) -> Ga
         content_id: Some(content.content_id.clone()),
         content_uri: Some(content.content_uri.clone()),
         ..gap(reason, now)
-    }
-}
-
-/// What all records of a content have in common.
-struct Frame {
-    topic: String,
-    /// The headers that each record has; the others follow.
-    common: Vec<(&'static str, String)>,
-    headers: crate::config::Headers,
-    timestamp: TimestampSource,
-}
-
-impl Frame {
-    fn of(kafka: &Kafka, content: &Listed, topic: String) -> Self {
-        let mut common = Vec::new();
-        if kafka.headers.tenant_id {
-            common.push(("tenant_id", content.source.tenant.to_string()));
-        }
-        if kafka.headers.content_id {
-            common.push(("content_id", content.content_id.clone()));
-        }
-        Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp }
-    }
-
-    fn message<'a>(&'a self, record: &RecordRef<'a>) -> Message<'a> {
-        let created = record.created.filter(|_| self.timestamp == TimestampSource::Created);
-        Message {
-            topic: &self.topic,
-            partition: None,
-            key: record.key.map(str::as_bytes),
-            value: record.bytes,
-            headers: self.headers_of(record),
-            timestamp: created.and_then(|seconds| seconds.checked_mul(1_000)),
-        }
-    }
-
-    fn headers_of(&self, record: &RecordRef<'_>) -> Option<OwnedHeaders> {
-        let own = [
-            ("record_type", record.record_type.filter(|_| self.headers.record_type)),
-            ("workload", record.workload.filter(|_| self.headers.workload)),
-            ("operation", record.operation.filter(|_| self.headers.operation)),
-        ];
-        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        let all = self.common.iter().map(|(key, value)| (*key, value.as_str())).chain(own);
-        let mut headers = OwnedHeaders::new_with_capacity(5);
-        for (key, value) in all.filter(|(_, value)| value.len() <= LONGEST_HEADER) {
-            headers = headers.insert(Header { key, value: Some(value) });
-        }
-        Some(headers)
     }
 }

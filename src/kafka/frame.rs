@@ -1,0 +1,77 @@
+//! A record as a message: its topic, key, headers and timestamp. Whoever publishes records does it through here.
+
+use rdkafka::message::{Header, OwnedHeaders};
+
+use super::publisher::Message;
+use crate::{
+    config::{Headers, Kafka, TimestampSource},
+    domain::{Listed, RecordRef},
+};
+
+/// A header whose value is longer than this says more than a header should, and is left out.
+pub const LONGEST_HEADER: usize = 1_024;
+
+/// What a record's key and headers may take beside its value.
+const RECORD_FRAMING: usize = 1_024;
+
+/// What all records of a content have in common.
+pub struct Frame {
+    topic: String,
+    /// The headers that each record has; the others follow.
+    common: Vec<(&'static str, String)>,
+    headers: Headers,
+    timestamp: TimestampSource,
+}
+
+impl Frame {
+    /// For the records of `content` that go to `topic`.
+    pub fn of(kafka: &Kafka, content: &Listed, topic: String) -> Self {
+        let mut common = Vec::new();
+        if kafka.headers.tenant_id {
+            common.push(("tenant_id", content.source.tenant.to_string()));
+        }
+        if kafka.headers.content_id {
+            common.push(("content_id", content.content_id.clone()));
+        }
+        Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp }
+    }
+
+    /// The same with a header that every record has, whatever the settings say of headers.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: String) -> Self {
+        self.common.push((name, value));
+        self
+    }
+
+    /// Whether a message of at most `limit` bytes can carry the record.
+    pub fn fits(record: &RecordRef<'_>, limit: usize) -> bool {
+        record.oversize.is_none() && record.bytes.len() + record.key.map_or(0, str::len) + RECORD_FRAMING <= limit
+    }
+
+    pub fn message<'a>(&'a self, record: &RecordRef<'a>) -> Message<'a> {
+        let created = record.created.filter(|_| self.timestamp == TimestampSource::Created);
+        Message {
+            topic: &self.topic,
+            partition: None,
+            key: record.key.map(str::as_bytes),
+            value: record.bytes,
+            headers: self.headers_of(record),
+            timestamp: created.and_then(|seconds| seconds.checked_mul(1_000)),
+        }
+    }
+
+    fn headers_of(&self, record: &RecordRef<'_>) -> Option<OwnedHeaders> {
+        let own = [
+            ("record_type", record.record_type.filter(|_| self.headers.record_type)),
+            ("workload", record.workload.filter(|_| self.headers.workload)),
+            ("operation", record.operation.filter(|_| self.headers.operation)),
+        ];
+        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let all = self.common.iter().map(|(key, value)| (*key, value.as_str())).chain(own);
+        let mut headers = OwnedHeaders::new_with_capacity(self.common.len() + 3);
+        for (key, value) in all.filter(|(_, value)| value.len() <= LONGEST_HEADER) {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        Some(headers)
+    }
+}
