@@ -5,6 +5,7 @@ mod backlog; // the listings of one partition that wait
 mod backoff; // how long to wait before trying again
 mod content; // tenant, source, listed content, identities
 mod fate; // what an error means for the work
+mod filter; // which records are meant, as an expression
 mod ledger; // what of a source is in Kafka already
 mod pace; // how much of the budget is used after refusals
 mod plan; // which window of a source is listed next
@@ -18,6 +19,7 @@ pub use self::{
     backoff::Backoff,
     content::{ContentKey, ContentType, Listed, RecordId, Source, TenantId, UnknownContentType},
     fate::{Fate, GapReason},
+    filter::{Expression, NotAnExpression, Subject},
     ledger::{Day, Ledger, Mark, Outcome, RecheckState, Seen, Want},
     pace::Pace,
     plan::{Pass, PlanSettings, Planner, Step},
