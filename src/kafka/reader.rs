@@ -21,7 +21,11 @@ pub struct TopicReader {
     consumer: BaseConsumer,
     /// Where reading ends, of each partition that has not been read so far; `None` when it never ends.
     ends: Option<HashMap<(String, i32), i64>>,
-    moved: Instant,
+    /// All positions together: they grow over aborted records too, which nobody is shown.
+    passed: i64,
+    /// How long was waited in vain since something moved.
+    waited: Duration,
+    stalled_after: Duration,
 }
 
 /// Where reading begins, in each partition.
@@ -30,7 +34,7 @@ pub enum ReadFrom {
     Start,
     /// The first message whose timestamp is not older.
     Time(Timestamp),
-    /// What comes from now on.
+    /// What becomes visible from now on: records of a transaction that is open now are among it.
     End,
 }
 
@@ -58,10 +62,10 @@ pub enum ReadError {
     #[error("read the topic `{0}`: it does not exist; check kafka.topic_prefix, or let `o365feed run` create it")]
     NoTopic(String),
     #[error(
-        "read {partitions} partitions to their ends: nothing came for {} s; a transaction may be open for longer than kafka.transaction_timeout says",
-        STALLED.as_secs()
+        "read {partitions} partitions to their ends: nothing came for {} s; Kafka does not answer, or a transaction is open for longer than kafka.transaction_timeout",
+        .after.as_secs()
     )]
-    Stalled { partitions: usize },
+    Stalled { partitions: usize, after: Duration },
 }
 
 /// Longest wait for one answer of a broker.
@@ -82,23 +86,41 @@ impl TopicReader {
         // Told the ends of committed records, it would stop below the first open transaction.
         let marks: BaseConsumer = client_config(kafka, Role::Watermarks).create()?;
         let consumer: BaseConsumer = client_config(kafka, Role::CommittedReader).create()?;
-        let (mut assigned, mut ends) = (TopicPartitionList::new(), HashMap::new());
+        let mut places = Vec::new();
         for topic in topics {
             for partition in partitions(&marks, topic)? {
                 let (low, high) = marks.fetch_watermarks(topic, partition, ANSWER)?;
                 let first = match from {
-                    ReadFrom::Start => low,
-                    ReadFrom::End => high,
-                    ReadFrom::Time(time) => offset_at(&marks, topic, partition, time)?.unwrap_or(high),
+                    ReadFrom::Start | ReadFrom::Time(_) => low,
+                    // Its own watermark is the last stable offset.
+                    ReadFrom::End => consumer.fetch_watermarks(topic, partition, ANSWER)?.1,
                 };
-                assigned.add_partition_offset(topic, partition, Offset::Offset(first))?;
-                if first < high {
-                    ends.insert((topic.clone(), partition), high);
-                }
+                places.push(Place { topic: topic.clone(), partition, first, end: high });
             }
         }
+        if let ReadFrom::Time(time) = from {
+            begin_at(&marks, &mut places, time)?;
+        }
+        let mut assigned = TopicPartitionList::new();
+        for place in &places {
+            assigned.add_partition_offset(&place.topic, place.partition, Offset::Offset(place.first))?;
+        }
         consumer.assign(&assigned)?;
-        Ok(Self { consumer, ends: (to == ReadTo::EndOfNow).then_some(ends), moved: Instant::now() })
+        let unread = places.into_iter().filter(|place| place.first < place.end);
+        let ends = unread.map(|place| ((place.topic, place.partition), place.end)).collect();
+        Ok(Self {
+            consumer,
+            ends: (to == ReadTo::EndOfNow).then_some(ends),
+            passed: 0,
+            waited: Duration::ZERO,
+            stalled_after: STALLED,
+        })
+    }
+
+    /// Gives up after another time than [`STALLED`] without any progress.
+    #[must_use]
+    pub fn stalled_after(self, stalled_after: Duration) -> Self {
+        Self { stalled_after, ..self }
     }
 
     /// The next message of any partition. Within a partition they come in their order.
@@ -110,21 +132,17 @@ impl TopicReader {
             if self.ends.as_ref().is_some_and(HashMap::is_empty) {
                 return Ok(Next::End);
             }
+            let asked = Instant::now();
             // Detached: a borrowed message would keep the reader borrowed on every other way out of here.
-            match self.consumer.poll(Self::PATIENCE).map(|polled| polled.map(|message| message.detach())) {
+            let polled = self.consumer.poll(Self::PATIENCE).map(|polled| polled.map(|message| message.detach()));
+            // The caller's own time does not count: whoever prints to a pager may take hours for a page.
+            self.waited += asked.elapsed();
+            match polled {
                 Some(Ok(message)) => {
-                    self.moved = Instant::now();
-                    let Some(ends) = &mut self.ends else { return Ok(Next::Message(message)) };
-                    let place = (message.topic().to_owned(), message.partition());
-                    // What came after the reader was opened is not asked for.
-                    let Some(end) = ends.get(&place).copied().filter(|end| message.offset() < *end) else {
-                        ends.remove(&place);
-                        continue;
-                    };
-                    if end <= message.offset() + 1 {
-                        ends.remove(&place);
+                    self.waited = Duration::ZERO;
+                    if self.is_asked_for(&message)? {
+                        return Ok(Next::Message(message));
                     }
-                    return Ok(Next::Message(message));
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.drop_reached()?,
                 Some(Err(error)) if is_passing(&error) => {}
@@ -132,10 +150,10 @@ impl TopicReader {
                 None => {
                     self.drop_reached()?;
                     match &self.ends {
-                        Some(ends) if ends.is_empty() => return Ok(Next::End),
-                        Some(ends) if STALLED < self.moved.elapsed() => {
-                            return Err(ReadError::Stalled { partitions: ends.len() });
+                        Some(ends) if !ends.is_empty() && self.stalled_after < self.waited => {
+                            return Err(ReadError::Stalled { partitions: ends.len(), after: self.stalled_after });
                         }
+                        Some(ends) if ends.is_empty() => {}
                         _ => return Ok(Next::Quiet),
                     }
                 }
@@ -143,16 +161,57 @@ impl TopicReader {
         }
     }
 
+    /// Whether it lies before the end; with the last one before it, the partition is done.
+    fn is_asked_for(&mut self, message: &OwnedMessage) -> KafkaResult<bool> {
+        let Some(ends) = &mut self.ends else { return Ok(true) };
+        let place = (message.topic().to_owned(), message.partition());
+        let Some(end) = ends.get(&place).copied() else { return Ok(false) };
+        if end <= message.offset() + 1 {
+            ends.remove(&place);
+            self.rest(&[place])?;
+        }
+        Ok(message.offset() < end)
+    }
+
     /// A partition's last offsets may be those of control records, which no consumer sees: only the position tells.
     fn drop_reached(&mut self) -> KafkaResult<()> {
-        let Some(ends) = &mut self.ends else { return Ok(()) };
         let positions = self.consumer.position()?;
-        ends.retain(|(topic, partition), end| {
-            let position = positions.find_partition(topic, *partition).map(|element| element.offset());
-            !matches!(position, Some(Offset::Offset(at)) if *end <= at)
-        });
-        Ok(())
+        let known = |offset| if let Offset::Offset(at) = offset { at } else { 0 };
+        let passed = positions.elements().iter().map(|element| known(element.offset())).sum();
+        if passed != self.passed {
+            (self.passed, self.waited) = (passed, Duration::ZERO);
+        }
+        let Some(ends) = &mut self.ends else { return Ok(()) };
+        let mut reached = Vec::new();
+        for element in positions.elements() {
+            let place = (element.topic().to_owned(), element.partition());
+            if ends.get(&place).is_some_and(|end| *end <= known(element.offset())) {
+                ends.remove(&place);
+                reached.push(place);
+            }
+        }
+        self.rest(&reached)
     }
+
+    /// What comes after the ends is not fetched for nothing.
+    fn rest(&self, places: &[(String, i32)]) -> KafkaResult<()> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::new();
+        for (topic, partition) in places {
+            list.add_partition(topic, *partition);
+        }
+        self.consumer.pause(&list)
+    }
+}
+
+/// A partition, and what of it is to be read: `first <= offset < end`.
+struct Place {
+    topic: String,
+    partition: i32,
+    first: i64,
+    end: i64,
 }
 
 /// librdkafka goes on by itself after these.
@@ -170,15 +229,26 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, ReadErro
     if partitions.is_empty() { Err(ReadError::NoTopic(topic.to_owned())) } else { Ok(partitions) }
 }
 
-/// The first offset whose timestamp is not older than `time`; `None` when all are older.
-fn offset_at(consumer: &BaseConsumer, topic: &str, partition: i32, time: Timestamp) -> KafkaResult<Option<i64>> {
+/// Moves the beginnings to the first offset whose timestamp is not older than `time`: one question for all.
+fn begin_at(consumer: &BaseConsumer, places: &mut [Place], time: Timestamp) -> KafkaResult<()> {
     let mut asked = TopicPartitionList::new();
-    asked.add_partition_offset(topic, partition, Offset::Offset(time.as_millisecond().max(0)))?;
+    for place in &*places {
+        asked.add_partition_offset(
+            &place.topic,
+            place.partition,
+            Offset::Offset(time.as_millisecond().max(0)),
+        )?;
+    }
     let found = consumer.offsets_for_times(asked, ANSWER)?;
-    Ok(match found.elements().first().map(|element| element.offset()) {
-        Some(Offset::Offset(offset)) => Some(offset),
-        _ => None,
-    })
+    for place in places {
+        let found = found.find_partition(&place.topic, place.partition);
+        found.as_ref().map_or(Ok(()), |element| element.error())?;
+        place.first = match found.map(|element| element.offset()) {
+            Some(Offset::Offset(offset)) => offset,
+            _ => place.end, // all are older
+        };
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod reading; // the reader of the tools, on topics full of transactions
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod memory; // bounded by settings, not by the size of a blob
