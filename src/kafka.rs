@@ -4,6 +4,7 @@ mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
 mod frame; // a record as a message
 mod gaps; // a gap as JSON
+mod ledger; // the ledger topic, entry by entry
 mod listings; // a listing as a message
 mod member; // our place in the consumer group
 mod partition; // where a tenant lives

@@ -19,10 +19,12 @@ pub enum Origin {
     /// May bring a settled content back: [`Ledger::wanted`](crate::domain::Ledger::wanted).
     Sweep,
     Webhook,
+    /// Put back by an operator who found records missing: fetched whatever its mark says.
+    Repair,
 }
 
 impl Origin {
-    pub const ALL: [Self; 5] = [Self::Follow, Self::CatchUp, Self::Overlap, Self::Sweep, Self::Webhook];
+    pub const ALL: [Self; 6] = [Self::Follow, Self::CatchUp, Self::Overlap, Self::Sweep, Self::Webhook, Self::Repair];
 
     /// The word in a listing's headers.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Origin {
             Self::Overlap => "overlap",
             Self::Sweep => "sweep",
             Self::Webhook => "webhook",
+            Self::Repair => "repair",
         }
     }
 }

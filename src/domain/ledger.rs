@@ -16,7 +16,7 @@ pub use self::{
 use self::{day::DayMark, ids::Ids};
 use crate::{
     config,
-    domain::{ContentKey, RecordId},
+    domain::{ContentKey, Origin, RecordId},
 };
 
 /// What a look at a record's id says.
@@ -103,6 +103,11 @@ impl Ledger {
         if known.is_some() { Seen::Refresh } else { Seen::New }
     }
 
+    /// Whether a record's id is known, in either layer. Remembers nothing.
+    pub fn knows(&self, id: RecordId) -> bool {
+        self.open_ids.contains_key(&id) || self.ids.get(id).is_some()
+    }
+
     /// Settles a content within the open transaction.
     pub fn settle(&mut self, key: ContentKey, mark: Mark) {
         self.open_marks.insert(key, mark);
@@ -152,12 +157,16 @@ impl Ledger {
     /// Whether a listed content is to be fetched. Both the lister (before it appends) and the reader of the listings ask.
     ///
     /// Only a listing of a sweep brings a content back: for its recheck when `recheck` allows it (rule 21), or when it
-    /// is a gap that may close and was not tried within the day (rule 20).
-    pub fn wanted(&self, key: &ContentKey, sweep: bool, recheck: config::Recheck, now: Timestamp) -> Want {
+    /// is a gap that may close and was not tried within the day (rule 20). One of a repair always does: whoever put it
+    /// there saw that something is missing, and what is not missing is a repeat.
+    pub fn wanted(&self, key: &ContentKey, origin: Origin, recheck: config::Recheck, now: Timestamp) -> Want {
         let Some(mark) = self.mark(key) else { return Want::New };
+        let (sweep, repair) = (origin == Origin::Sweep, origin == Origin::Repair);
         match mark.outcome {
             // What moved is the listing; the content waits under a later one.
             Outcome::Moved => Want::New,
+            Outcome::Published if repair => Want::Recheck,
+            Outcome::Gap(_) if repair => Want::GapAgain,
             Outcome::Published if sweep && mark.is_recheck_due(key, recheck, self.fruitless) => Want::Recheck,
             Outcome::Gap(_) if sweep && mark.may_close(now) => Want::GapAgain,
             Outcome::Published | Outcome::Gap(_) => Want::No,

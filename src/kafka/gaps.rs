@@ -1,9 +1,10 @@
 //! A gap as JSON in the gaps topic: what is missing, why, since when, and what was tried.
 
-use std::fmt::Display;
+use std::{fmt::Display, str::FromStr};
 
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use uuid::Uuid;
 
 use crate::domain::{ContentType, GapReason, TenantId};
 
@@ -13,17 +14,17 @@ use crate::domain::{ContentType, GapReason, TenantId};
 /// Shape: a flat JSON object; what does not apply is left out, not null. Times are RFC 3339 in UTC, sizes are bytes.
 /// A gap that closes is written a second time with `closed: true`; the last message of a content id counts.
 /// Nothing of a record's or a blob's content is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
-    #[serde(serialize_with = "as_word")]
+    #[serde(serialize_with = "as_word", deserialize_with = "of_word")]
     pub reason: GapReason,
     /// Whether what was missing has been published since.
     pub closed: bool,
     /// When this was decided.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub at: Timestamp,
     /// When the listing was first seen, or the loss noticed.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub first_seen: Timestamp,
     /// Fetches that were tried.
     pub attempts: u32,
@@ -33,9 +34,11 @@ pub struct Gap {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_answer: Option<String>,
     /// Absent when listings were lost: a partition has many tenants.
-    #[serde(serialize_with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, serialize_with = "as_optional_text", deserialize_with = "of_tenant")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<TenantId>,
-    #[serde(serialize_with = "as_optional_text", skip_serializing_if = "Option::is_none")]
+    #[serde(default, serialize_with = "as_optional_text", deserialize_with = "of_optional_text")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub content_type: Option<ContentType>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_id: Option<String>,
@@ -56,7 +59,7 @@ pub struct Gap {
 }
 
 /// A record that is larger than the topic takes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingRecord {
     /// The record's `Id`, when it has a usable one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -65,16 +68,16 @@ pub struct MissingRecord {
 }
 
 /// Contents that became visible in `from <= t < to` may be missing: nobody listed then, and the service lists it no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnlistedSpan {
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub from: Timestamp,
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "as_text", deserialize_with = "of_text")]
     pub to: Timestamp,
 }
 
 /// Listings that the topic's retention dropped before they were settled: `first_offset <= offset < end_offset`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingListings {
     pub partition: i32,
     pub first_offset: i64,
@@ -82,7 +85,7 @@ pub struct MissingListings {
 }
 
 /// Enough to recognise an unreadable blob that comes again, and nothing of what it says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unreadable {
     /// Of the first KiB, in lower-case hexadecimal.
     pub head_sha256: String,
@@ -91,8 +94,37 @@ pub struct Unreadable {
 }
 
 impl Gap {
+    /// An open gap that was noticed at `now` and says nothing more yet.
+    pub fn new(reason: GapReason, now: Timestamp) -> Self {
+        Self {
+            reason,
+            closed: false,
+            at: now,
+            first_seen: now,
+            attempts: 0,
+            records_published: 0,
+            last_answer: None,
+            tenant: None,
+            content_type: None,
+            content_id: None,
+            content_uri: None,
+            record: None,
+            span: None,
+            listings: None,
+            unreadable: None,
+        }
+    }
+
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of texts and numbers is JSON")
+    }
+
+    /// Reads back what [`Self::to_json`] wrote; members that are unknown are passed over.
+    ///
+    /// # Errors
+    /// When it is no gap of this form, or for a reason that this version does not know.
+    pub fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
     }
 }
 
@@ -111,10 +143,27 @@ fn as_optional_text<S: Serializer>(value: &Option<impl Display>, to: S) -> Resul
     }
 }
 
+fn of_word<'de, D: Deserializer<'de>>(from: D) -> Result<GapReason, D::Error> {
+    let word = String::deserialize(from)?;
+    let known = GapReason::ALL.into_iter().find(|reason| reason.as_str() == word);
+    known.ok_or_else(|| D::Error::custom("an unknown reason; a newer o365feed wrote it"))
+}
+
+fn of_text<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<T, D::Error> {
+    String::deserialize(from)?.parse().map_err(D::Error::custom)
+}
+
+fn of_optional_text<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(from: D) -> Result<Option<T>, D::Error> {
+    of_text(from).map(Some)
+}
+
+fn of_tenant<'de, D: Deserializer<'de>>(from: D) -> Result<Option<TenantId>, D::Error> {
+    of_text(from).map(|id: Uuid| Some(TenantId(id)))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use uuid::Uuid;
 
     use super::*;
 
@@ -161,27 +210,29 @@ mod tests {
         assert_eq!((&told["reason"], &told["from"]), (&json!("unlisted"), &json!("2025-10-10T00:00:00Z")));
     }
 
+    #[test]
+    fn what_is_no_gap_is_an_error() {
+        for wrong in ["", "null", "{}", r#"{"reason":"lost","closed":false}"#, "[1]", "\u{0}"] {
+            assert!(Gap::from_json(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        let mut newer = parsed(&gap(GapReason::Expired));
+        newer["more"] = json!({"of": "it"});
+        assert_eq!(Gap::from_json(newer.to_string().as_bytes()).unwrap(), gap(GapReason::Expired));
+        newer["reason"] = json!("withheld");
+        assert!(Gap::from_json(newer.to_string().as_bytes()).unwrap_err().to_string().contains("unknown reason"));
+    }
+
+    /// Every gap of these tests is read back as well.
     fn parsed(gap: &Gap) -> serde_json::Value {
+        assert_eq!(Gap::from_json(&gap.to_json()).unwrap(), *gap);
         serde_json::from_slice(&gap.to_json()).unwrap()
     }
 
     fn gap(reason: GapReason) -> Gap {
         Gap {
-            reason,
-            closed: false,
-            at: "2025-10-06T00:00:00.5Z".parse().unwrap(),
             first_seen: "2025-10-05T00:00:00Z".parse().unwrap(),
             attempts: 4,
-            records_published: 0,
-            last_answer: None,
-            tenant: None,
-            content_type: None,
-            content_id: None,
-            content_uri: None,
-            record: None,
-            span: None,
-            listings: None,
-            unreadable: None,
+            ..Gap::new(reason, "2025-10-06T00:00:00.5Z".parse().unwrap())
         }
     }
 }

@@ -233,11 +233,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, ReadErro
 fn begin_at(consumer: &BaseConsumer, places: &mut [Place], time: Timestamp) -> KafkaResult<()> {
     let mut asked = TopicPartitionList::new();
     for place in &*places {
-        asked.add_partition_offset(
-            &place.topic,
-            place.partition,
-            Offset::Offset(time.as_millisecond().max(0)),
-        )?;
+        asked.add_partition_offset(&place.topic, place.partition, Offset::Offset(time.as_millisecond().max(0)))?;
     }
     let found = consumer.offsets_for_times(asked, ANSWER)?;
     for place in places {

@@ -9,21 +9,21 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Message,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
-use uuid::Uuid;
 
 use super::{
     client::{Role, client_config},
-    entry::{Entry, EntryKind, NotAnEntry},
+    entry::{EntryKind, NotAnEntry},
     gaps::MissingListings,
+    ledger::{LoggedEntry, assign, offset_at, read_ledger},
     member::Member,
 };
 use crate::{
     config::{Settings, StartFrom},
-    domain::{ContentKey, Day, Ledger, Source, TenantId},
+    domain::{ContentKey, Day, Ledger, Source},
 };
 
 /// A partition as its last owner left it.
@@ -68,9 +68,6 @@ impl RestoreError {
 /// Longest wait for one answer of a broker.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Without a message or an end for so long, reading the ledger is given up and begun anew.
-const STALLED: Duration = Duration::from_secs(45);
-
 /// How far back a content may have been listed: marks so old are needed by every sweep.
 const REACH: SignedDuration = SignedDuration::from_hours(24 * 8);
 
@@ -112,10 +109,12 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
             StartFrom::Now | StartFrom::At(_) => Timestamp::UNIX_EPOCH,
         };
         let from = offset_at(&reader, &kafka.ledger_topic(), partition, from)?.max(ledger_low);
-        read_ledger(settings, &reader, from, ledger_end, Day::of(needed), &mut restored)?;
+        let needed = Day::of(needed);
+        read_ledger(kafka, &reader, partition, from..ledger_end, |entry| take(&mut restored, &entry, needed))?;
         if restored.listed.is_empty() {
             // Nobody ran for longer than the memory reaches; all there is tells up to where was listed.
-            read_ledger(settings, &reader, ledger_low, ledger_end, Day::of(needed), &mut restored)?;
+            let whole = ledger_low..ledger_end;
+            read_ledger(kafka, &reader, partition, whole, |entry| take(&mut restored, &entry, needed))?;
         }
     }
     restored.took = began.elapsed();
@@ -158,99 +157,17 @@ fn first_listing(
     Err(KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut))
 }
 
-fn offset_at(reader: &BaseConsumer, topic: &str, partition: i32, time: Timestamp) -> Result<i64, KafkaError> {
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition_offset(topic, partition, Offset::Offset(time.as_millisecond().max(0)))?;
-    let found = reader.offsets_for_times(asked, ANSWER)?;
-    Ok(match found.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset) {
-        Some(Offset::Offset(offset)) => offset,
-        // Nothing so late: everything is older than what is needed, but to read a little more is harmless.
-        _ => 0,
-    })
-}
-
-fn read_ledger(
-    settings: &Settings,
-    reader: &BaseConsumer,
-    from: i64,
-    end: i64,
-    needed: Day,
-    restored: &mut Restored,
-) -> Result<(), RestoreError> {
-    let (topic, partition) = (settings.kafka.ledger_topic(), restored.partition);
-    assign(reader, &topic, partition, from)?;
-    let mut heard = Instant::now();
-    // An EOF comes at the last stable offset and proves nothing; only the position does (rule 8).
-    while position(reader, &topic, partition)?.unwrap_or(from) < end {
-        match reader.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => {
-                heard = Instant::now();
-                take(settings, restored, &message, needed).map_err(|source| match source {
-                    Refused::Entry(source) => {
-                        RestoreError::Entry { topic: topic.clone(), partition, offset: message.offset(), source }
-                    }
-                    Refused::Group(theirs) => {
-                        RestoreError::ForeignGroup { topic: topic.clone(), ours: settings.kafka.group.clone(), theirs }
-                    }
-                })?;
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) | None => {
-                if STALLED < heard.elapsed() {
-                    return Err(
-                        KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::OperationTimedOut).into()
-                    );
-                }
-            }
-            Some(Err(error)) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-enum Refused {
-    Entry(NotAnEntry),
-    Group(String),
-}
-
-fn take(
-    settings: &Settings,
-    restored: &mut Restored,
-    message: &rdkafka::message::BorrowedMessage<'_>,
-    needed: Day,
-) -> Result<(), Refused> {
-    let entry = Entry::decode(message.payload().unwrap_or_default()).map_err(Refused::Entry)?;
-    if entry.group != settings.kafka.group {
-        return Err(Refused::Group(entry.group.to_owned()));
-    }
-    let tenant = message.key().and_then(|key| str::from_utf8(key).ok()).and_then(|key| Uuid::try_parse(key).ok());
-    let Some(tenant) = tenant else { return Err(Refused::Entry(NotAnEntry::NotText("key"))) };
-    let source = Source { tenant: TenantId(tenant), content_type: entry.content_type };
-    let appended = message.timestamp().to_millis().and_then(|at| Timestamp::from_millisecond(at).ok());
-    let day = Day::of(appended.unwrap_or_else(Timestamp::now));
-    let ledger = restored.ledgers.entry(source).or_default();
-    // Entries from before are read for their beginnings only.
+/// Takes an entry into what is restored. Those from before `needed` are read for their beginnings only.
+fn take(restored: &mut Restored, logged: &LoggedEntry<'_>, needed: Day) {
+    let day = Day::of(logged.appended.unwrap_or_else(Timestamp::now));
+    let ledger = restored.ledgers.entry(logged.source).or_default();
     if needed <= day {
-        entry.ids.iter().for_each(|id| ledger.restore_id(*id, day));
+        logged.entry.ids.iter().for_each(|id| ledger.restore_id(*id, day));
     }
-    match entry.kind {
-        EntryKind::Began { start_from } => _ = restored.began.insert(source, start_from),
+    match logged.entry.kind {
+        EntryKind::Began { start_from } => _ = restored.began.insert(logged.source, start_from),
         EntryKind::Ids => {}
-        EntryKind::Listed { to } => _ = restored.listed.insert(source, to),
-        EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(entry.content_id), mark),
+        EntryKind::Listed { to } => _ = restored.listed.insert(logged.source, to),
+        EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(logged.entry.content_id), mark),
     }
-    Ok(())
-}
-
-fn assign(reader: &BaseConsumer, topic: &str, partition: i32, from: i64) -> Result<(), KafkaError> {
-    let mut whole = TopicPartitionList::new();
-    whole.add_partition_offset(topic, partition, Offset::Offset(from))?;
-    reader.assign(&whole)
-}
-
-fn position(reader: &BaseConsumer, topic: &str, partition: i32) -> Result<Option<i64>, KafkaError> {
-    let positions = reader.position()?;
-    Ok(positions.find_partition(topic, partition).and_then(|element| match element.offset() {
-        Offset::Offset(offset) => Some(offset),
-        _ => None,
-    }))
 }

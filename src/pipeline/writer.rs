@@ -351,7 +351,7 @@ impl Writer {
     fn wanted(&mut self, source: Source, contents: &[ContentKey], origin: Origin) -> Option<Wanted> {
         let recheck = self.parts.settings.fetch.recheck;
         let owned = self.owner_of(source)?;
-        Some(owned.wanted(source, contents, origin == Origin::Sweep, recheck))
+        Some(owned.wanted(source, contents, origin, recheck))
     }
 
     fn owner_of(&mut self, source: Source) -> Option<&mut Owned> {

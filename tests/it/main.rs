@@ -3,12 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-mod reading; // the reader of the tools, on topics full of transactions
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
+mod reading; // the reader of the tools, on topics full of transactions
 mod refusal; // what cannot go well is refused at the start
 mod service; // what the service does to its callers, and must not see of them
 

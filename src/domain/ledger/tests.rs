@@ -81,24 +81,39 @@ fn marks_stay_as_long_as_the_listings() {
 
 #[test]
 fn only_a_sweep_brings_a_settled_content_back() {
+    use Origin::{Follow, Sweep};
     use config::Recheck::{All, Off};
-    let wanted = |outcome, sweep, recheck, hour| {
+    let wanted = |outcome, origin, recheck, hour| {
         let mut ledger = Ledger::new();
         ledger.restore_mark(key(1), Mark::new(outcome, at(1, 0), at(1, 0), 7));
-        ledger.wanted(&key(1), sweep, recheck, at(1, hour))
+        ledger.wanted(&key(1), origin, recheck, at(1, hour))
     };
-    assert_eq!(wanted(Outcome::Published, false, All, 2), Want::No);
-    assert_eq!(wanted(Outcome::Published, true, Off, 2), Want::No);
-    assert_eq!(wanted(Outcome::Published, true, All, 2), Want::Recheck);
-    assert_eq!(wanted(Outcome::Moved, false, All, 2), Want::New);
+    assert_eq!(wanted(Outcome::Published, Follow, All, 2), Want::No);
+    assert_eq!(wanted(Outcome::Published, Sweep, Off, 2), Want::No);
+    assert_eq!(wanted(Outcome::Published, Sweep, All, 2), Want::Recheck);
+    assert_eq!(wanted(Outcome::Moved, Follow, All, 2), Want::New);
     for reason in GapReason::ALL {
         let gap = Outcome::Gap(reason);
         let later = if reason.may_close() { Want::GapAgain } else { Want::No };
-        assert_eq!(wanted(gap, false, All, 48), Want::No);
-        assert_eq!(wanted(gap, true, All, 22), Want::No);
-        assert_eq!(wanted(gap, true, All, 24), later);
+        assert_eq!(wanted(gap, Follow, All, 48), Want::No);
+        assert_eq!(wanted(gap, Sweep, All, 22), Want::No);
+        assert_eq!(wanted(gap, Sweep, All, 24), later);
     }
-    assert_eq!(Ledger::new().wanted(&key(1), false, All, at(1, 0)), Want::New);
+    assert_eq!(Ledger::new().wanted(&key(1), Follow, All, at(1, 0)), Want::New);
+}
+
+#[test]
+fn a_repair_brings_every_settled_content_back() {
+    let mut ledger = Ledger::new();
+    let mut wanted = |outcome| {
+        ledger.restore_mark(key(1), Mark::new(outcome, at(1, 0), at(9, 0), 7));
+        ledger.wanted(&key(1), Origin::Repair, config::Recheck::Off, at(9, 0))
+    };
+    assert_eq!(wanted(Outcome::Published), Want::Recheck);
+    assert_eq!(wanted(Outcome::Moved), Want::New);
+    for reason in GapReason::ALL {
+        assert_eq!(wanted(Outcome::Gap(reason)), Want::GapAgain);
+    }
 }
 
 /// Rule 21: once, then no more; sampled after a thousand without a find; all again at the first find.
@@ -106,7 +121,8 @@ fn only_a_sweep_brings_a_settled_content_back() {
 fn rechecks_become_a_sample_until_one_finds_something() {
     let mut ledger = Ledger::new();
     let due = |ledger: &Ledger| {
-        let is_due = |n: &u32| ledger.wanted(&key(*n), true, config::Recheck::Sampled, at(1, 5)) == Want::Recheck;
+        let is_due =
+            |n: &u32| ledger.wanted(&key(*n), Origin::Sweep, config::Recheck::Sampled, at(1, 5)) == Want::Recheck;
         (10_000..12_000).filter(is_due).count()
     };
     (10_000..12_000).for_each(|n| ledger.restore_mark(key(n), published(at(1, 0))));
@@ -122,7 +138,7 @@ fn rechecks_become_a_sample_until_one_finds_something() {
     assert!(due(&ledger) < 90, "not before the commit");
     ledger.commit();
     assert_eq!(due(&ledger), 2_000);
-    assert_eq!(ledger.wanted(&key(0), true, config::Recheck::All, at(9, 0)), Want::No);
+    assert_eq!(ledger.wanted(&key(0), Origin::Sweep, config::Recheck::All, at(9, 0)), Want::No);
 }
 
 #[derive(Clone, Debug)]

@@ -111,21 +111,22 @@ impl Writer {
         let Some(running) = owned.finish(ticket.attempt) else { return Ok(()) };
         let (source, key, now) = (running.listing.content.source, running.listing.content.key(), Timestamp::now());
         let ledger = owned.ledgers.entry(source).or_default();
-        let mark = mark(&running, ledger.mark(&key).copied(), outcome, now);
+        let before = ledger.mark(&key).copied();
+        let mark = mark(&running, before, outcome, now);
         ledger.settle(key, mark);
         owned.backlog.settled(ticket.attempt);
         owned.forget_troubles(source, key);
-        self.tell(&running, mark.outcome, outcome, broken, now)?;
+        let before = before.map(|before| before.outcome);
+        self.tell(&running, [before.unwrap_or(outcome), mark.outcome, outcome], broken, now)?;
         self.enter(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten);
         Ok(())
     }
 
-    /// Gaps that open or close, and the count of contents.
+    /// Gaps that open or close, and the count of contents. The outcomes: of the mark before, of the mark now, of this fetch.
     fn tell(
         &mut self,
         running: &Running,
-        settled: Outcome,
-        fetched: Outcome,
+        [before, settled, fetched]: [Outcome; 3],
         broken: Option<&Broken>,
         now: Timestamp,
     ) -> Result<(), TransactionError> {
@@ -152,7 +153,8 @@ impl Writer {
                 self.send_gap(content.source, &gap)
             }
             (Outcome::Published, Outcome::Published) if running.want == Want::GapAgain => {
-                let gap = gap_of(&running.listing, GapReason::NotFound, now);
+                let reason = if let Outcome::Gap(reason) = before { reason } else { GapReason::NotFound };
+                let gap = gap_of(&running.listing, reason, now);
                 self.send_gap(content.source, &Gap { closed: true, records_published: published, ..gap })
             }
             (Outcome::Published, Outcome::Gap(reason)) => {

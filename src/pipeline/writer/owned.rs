@@ -9,7 +9,7 @@ use super::{Ticket, progress::SourceProgress};
 use crate::{
     config::Recheck,
     domain::{
-        Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Outcome, RecordId, Source, TenantId, Want,
+        Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Origin, RecordId, Source, TenantId, Want,
     },
     kafka::Restored,
     pipeline::{
@@ -77,9 +77,8 @@ impl Owned {
     pub fn read(&mut self, offset: i64, listing: Listing, recheck: Recheck) {
         let (source, key) = (listing.content.source, listing.content.key());
         self.unclaim(source, key);
-        let sweep = listing.origin == crate::domain::Origin::Sweep;
         let ledger = self.ledgers.entry(source).or_default();
-        let want = match ledger.wanted(&key, sweep, recheck, Timestamp::now()) {
+        let want = match ledger.wanted(&key, listing.origin, recheck, Timestamp::now()) {
             Want::No => return self.backlog.read_to(offset + 1),
             want => want,
         };
@@ -89,14 +88,14 @@ impl Owned {
     }
 
     /// Which contents a lister is to append; they count as announced from now on.
-    pub fn wanted(&mut self, source: Source, contents: &[ContentKey], sweep: bool, recheck: Recheck) -> Wanted {
+    pub fn wanted(&mut self, source: Source, contents: &[ContentKey], origin: Origin, recheck: Recheck) -> Wanted {
         let now = Timestamp::now();
         let ledger = self.ledgers.entry(source).or_default();
         let claims = self.claims.entry(source).or_default();
         let append = contents
             .iter()
             .map(|key| {
-                ledger.wanted(key, sweep, recheck, now) != Want::No
+                ledger.wanted(key, origin, recheck, now) != Want::No
                     && !self.backlog.is_pending(&source, key)
                     && claims.insert(*key)
             })
@@ -154,16 +153,10 @@ impl Owned {
     /// The open transaction became part of what is known.
     pub fn commit(&mut self) {
         self.backlog.commit();
-        let Self { ledgers, again, .. } = self;
+        let Self { ledgers, again, backlog, .. } = self;
         ledgers.values_mut().for_each(Ledger::commit);
-        again.retain(|(source, key), want| {
-            let mark = ledgers.get(source).and_then(|ledger| ledger.committed_mark(key));
-            // A recheck that is done, a gap that closed: the next sweep decides anew.
-            mark.is_some_and(|mark| match want {
-                Want::Recheck => mark.recheck == crate::domain::RecheckState::Due,
-                _ => matches!(mark.outcome, Outcome::Gap(_)),
-            })
-        });
+        // What does not wait any more was looked at, however that ended: the next sweep decides anew.
+        again.retain(|(source, key), _| backlog.is_pending(source, key));
         for running in self.running.values().filter(|running| 0 < running.published) {
             let content = &running.listing.content;
             self.so_far.insert((content.source, content.key()), running.published);

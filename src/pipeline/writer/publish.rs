@@ -151,7 +151,7 @@ impl Writer {
         );
         // Nobody knows whose they were.
         sources().for_each(|source| self.tally(source, |tally| tally.gaps.push(GapReason::ListingsLost)));
-        self.send_gap_message(&Gap { listings: Some(lost), ..gap(GapReason::ListingsLost, Timestamp::now()) })
+        self.send_gap_message(&Gap { listings: Some(lost), ..Gap::new(GapReason::ListingsLost, Timestamp::now()) })
     }
 
     pub(super) fn tell_unlisted(&mut self, source: Source, span: UnlistedSpan) -> Result<(), TransactionError> {
@@ -160,7 +160,7 @@ impl Writer {
             content_type: Some(source.content_type),
             first_seen: span.from,
             span: Some(span),
-            ..gap(GapReason::Unlisted, Timestamp::now())
+            ..Gap::new(GapReason::Unlisted, Timestamp::now())
         };
         self.send_gap(source, &gap)
     }
@@ -177,26 +177,6 @@ impl Writer {
     }
 }
 
-fn gap(reason: GapReason, now: Timestamp) -> Gap {
-    Gap {
-        reason,
-        closed: false,
-        at: now,
-        first_seen: now,
-        attempts: 0,
-        records_published: 0,
-        last_answer: None,
-        tenant: None,
-        content_type: None,
-        content_id: None,
-        content_uri: None,
-        record: None,
-        span: None,
-        listings: None,
-        unreadable: None,
-    }
-}
-
 /// A gap of a content.
 pub(super) fn gap_of(listing: &Listing, reason: GapReason, now: Timestamp) -> Gap {
     let content = &listing.content;
@@ -207,6 +187,6 @@ pub(super) fn gap_of(listing: &Listing, reason: GapReason, now: Timestamp) -> Ga
         content_type: Some(content.source.content_type),
         content_id: Some(content.content_id.clone()),
         content_uri: Some(content.content_uri.clone()),
-        ..gap(reason, now)
+        ..Gap::new(reason, now)
     }
 }
