@@ -12,7 +12,7 @@ use super::{
     units::{show_size, show_span},
 };
 use crate::{
-    domain::{ContentType, TenantId},
+    domain::{ContentType, PlanSettings, TenantId},
     kafka::OWNED_PROPERTIES,
 };
 
@@ -52,12 +52,14 @@ pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &st
 
 fn listing(reader: &mut Reader) -> ListingSettings {
     ListingSettings {
-        window: reader.value("listing.window").span(),
-        poll_interval: reader.value("listing.poll_interval").span(),
-        overlap: reader.value("listing.overlap").span(),
-        overlap_interval: reader.value("listing.overlap_interval").span(),
-        sweep_interval: reader.value("listing.sweep_interval").span(),
-        max_pending: reader.value("listing.max_pending").whole(),
+        plan: PlanSettings {
+            window: reader.value("listing.window").span(),
+            poll_interval: reader.value("listing.poll_interval").span(),
+            overlap: reader.value("listing.overlap").span(),
+            overlap_interval: reader.value("listing.overlap_interval").span(),
+            sweep_interval: reader.value("listing.sweep_interval").span(),
+            max_pending: reader.value("listing.max_pending").whole(),
+        },
         start_from: reader.value("listing.start_from").start(),
     }
 }
@@ -162,7 +164,7 @@ fn check(reader: &mut Reader, settings: &Settings) {
             format!("the largest record (kafka.max_record_bytes) must fit into fetch.memory ({memory})"),
         );
     }
-    if listing.overlap < listing.overlap_interval {
+    if listing.plan.overlap < listing.plan.overlap_interval {
         reader.refuse(
             &["listing.overlap", "listing.overlap_interval"],
             "overlap must be at least overlap_interval, or its passes leave holes",

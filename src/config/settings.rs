@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
-use crate::domain::{ContentType, TenantId};
+use crate::domain::{ContentType, PlanSettings, TenantId};
 
 /// Everything a process is told.
 #[derive(Clone, Debug)]
@@ -77,14 +77,8 @@ pub struct Quota {
 
 #[derive(Clone, Debug)]
 pub struct ListingSettings {
-    /// 1 min to 23 h.
-    pub window: Duration,
-    pub poll_interval: Duration,
-    pub overlap: Duration,
-    pub overlap_interval: Duration,
-    pub sweep_interval: Duration,
-    /// Contents of one source that may wait before catch-up, overlap and sweep hold.
-    pub max_pending: usize,
+    /// Its `window` is 1 min to 23 h.
+    pub plan: PlanSettings,
     pub start_from: StartFrom,
 }
 

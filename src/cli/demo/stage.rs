@@ -119,8 +119,8 @@ fn settings(scenario: &TenantScenario, simulator: &Simulator) -> Settings {
     };
     let mut settings = Settings::with_defaults(vec![tenant], "demo");
     settings.quota.requests_per_minute = REQUESTS_PER_MINUTE;
-    settings.listing.poll_interval = Duration::from_secs(1);
-    settings.listing.window = Duration::from_secs(12 * 3_600);
+    settings.listing.plan.poll_interval = Duration::from_secs(1);
+    settings.listing.plan.window = Duration::from_secs(12 * 3_600);
     settings.kafka.commit_interval = Duration::from_millis(500);
     settings.http.listen = ([127, 0, 0, 1], 0).into();
     settings

@@ -177,7 +177,7 @@ fn a_group_or_a_key_without_a_value_is_as_if_it_were_not_there() {
     let file = format!("{}kafka:\nfetch:\n  memory:\nlisting: ~\n", tenant("secret_file: /s"));
     let settings = from(&file, &[]).unwrap();
     assert_eq!(settings.fetch.memory_bytes, 128 << 20);
-    assert_eq!(settings.listing.poll_interval, Duration::from_secs(60));
+    assert_eq!(settings.listing.plan.poll_interval, Duration::from_secs(60));
 }
 
 #[test]

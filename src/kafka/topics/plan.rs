@@ -91,7 +91,7 @@ pub(super) mod tests {
             Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, StartFrom,
             Subscriptions, Tenant,
         },
-        domain::{ContentType, TenantId},
+        domain::{ContentType, PlanSettings, TenantId},
         kafka::client,
     };
 
@@ -136,12 +136,14 @@ pub(super) mod tests {
             subscriptions: Subscriptions::Manage,
             quota: Quota { requests_per_minute: 2_000 },
             listing: ListingSettings {
-                window: second,
-                poll_interval: second,
-                overlap: second,
-                overlap_interval: second,
-                sweep_interval: second,
-                max_pending: 1,
+                plan: PlanSettings {
+                    window: second,
+                    poll_interval: second,
+                    overlap: second,
+                    overlap_interval: second,
+                    sweep_interval: second,
+                    max_pending: 1,
+                },
                 start_from: StartFrom::Now,
             },
             fetch: Fetch { concurrency: 1, memory_bytes: 1, recheck: Recheck::Off },

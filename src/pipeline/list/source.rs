@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 use super::{Append, Following, ListingEnds, TenantLister, setbacks::Setbacks};
 use crate::{
     api::ApiError,
-    config::{ListingSettings, Subscriptions},
-    domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, PlanSettings, Planner, Source, Step, Window},
+    config::Subscriptions,
+    domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, Planner, Source, Step, Window},
     kafka::UnlistedSpan,
     pipeline::desk::{Desk, Progress},
 };
@@ -58,7 +58,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             shared,
             source: Source { tenant: tenant.id, content_type: kind },
             planner: Planner::new(
-                &plan(&settings.listing),
+                &settings.listing.plan,
                 Timestamp::now(),
                 start.and_then(|start| start.floor),
                 start.map(|start| start.listed),
@@ -305,17 +305,6 @@ fn origin(pass: Pass) -> Origin {
         Pass::CatchUp => Origin::CatchUp,
         Pass::Overlap => Origin::Overlap,
         Pass::Sweep => Origin::Sweep,
-    }
-}
-
-fn plan(listing: &ListingSettings) -> PlanSettings {
-    PlanSettings {
-        window: listing.window,
-        poll_interval: listing.poll_interval,
-        overlap: listing.overlap,
-        overlap_interval: listing.overlap_interval,
-        sweep_interval: listing.sweep_interval,
-        max_pending: listing.max_pending,
     }
 }
 

@@ -181,8 +181,8 @@ impl World {
         let sim = Simulator::start(scenario).await.unwrap();
         let mut settings = Settings::with_defaults(vec![as_configured(&tenant, &sim)], "pod-0");
         settings.quota.requests_per_minute = 60_000;
-        settings.listing.poll_interval = Duration::from_secs(1);
-        settings.listing.overlap_interval = Duration::from_secs(1);
+        settings.listing.plan.poll_interval = Duration::from_secs(1);
+        settings.listing.plan.overlap_interval = Duration::from_secs(1);
         let (metrics, health, book) = (Metrics::new(), Health::new(), Book::default());
         health.begun();
         prepare(&mut settings, &book);
