@@ -15,7 +15,7 @@ pub struct Entry<'a> {
     /// Empty for [`EntryKind::Began`].
     pub content_id: &'a str,
     pub kind: EntryKind,
-    /// Ids published, or refreshed, by the transaction of this entry; at most [`Entry::MAX_IDS`].
+    /// Ids published, filtered or refreshed by the transaction of this entry; at most [`Entry::MAX_IDS`].
     pub ids: Cow<'a, [RecordId]>,
 }
 
@@ -27,6 +27,8 @@ pub enum EntryKind {
     Ids,
     /// The content's end, with the last of its ids.
     Settled(Mark),
+    /// Ids of records that a filter dropped, from a content that may have more to come.
+    Filtered,
 }
 
 impl Entry<'_> {
@@ -47,7 +49,7 @@ impl Entry<'_> {
         }
         match &self.kind {
             EntryKind::Began { start_from } => put_time(&mut out, *start_from),
-            EntryKind::Ids => {}
+            EntryKind::Ids | EntryKind::Filtered => {}
             EntryKind::Settled(mark) => put_mark(&mut out, mark),
         }
         put_length(&mut out, self.ids.len());
@@ -75,6 +77,7 @@ impl<'a> Entry<'a> {
             1 => EntryKind::Began { start_from: rest.time()? },
             2 => EntryKind::Ids,
             3 => EntryKind::Settled(rest.mark()?),
+            4 => EntryKind::Filtered,
             code => return Err(NotAnEntry::Unknown { what: "kind", code }),
         };
         let ids = rest.ids()?;
@@ -105,11 +108,13 @@ pub enum NotAnEntry {
 const VERSION: u8 = 1;
 
 impl EntryKind {
+    /// Codes are never given to another meaning.
     fn code(&self) -> u8 {
         match self {
             Self::Began { .. } => 1,
             Self::Ids => 2,
             Self::Settled(_) => 3,
+            Self::Filtered => 4,
         }
     }
 }
@@ -255,6 +260,32 @@ mod tests {
     }
 
     #[test]
+    fn a_filtered_entry_is_these_bytes() {
+        let entry = Entry {
+            group: "g",
+            content_type: ContentType::Dlp,
+            content_id: "c",
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]), RecordId([8; 16])].into(),
+        };
+        let expected = [&[1, 4, 5][..], b"\0\0\0\x01g\0\0\0\x01c", &[0, 0, 0, 2], &[7; 16], &[8; 16]].concat();
+        assert_eq!(entry.encode(), expected);
+        assert_eq!(Entry::decode(&expected), Ok(entry));
+    }
+
+    #[test]
+    fn the_largest_entry_is_within_what_a_broker_takes() {
+        let entry = Entry {
+            group: &"g".repeat(200),
+            content_type: ContentType::Dlp,
+            content_id: &"c".repeat(1_000),
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]); Entry::MAX_IDS].into(),
+        };
+        assert!(entry.encode().len() < 512 * 1_024);
+    }
+
+    #[test]
     fn a_strange_entry_is_named_and_not_guessed_at() {
         let entry = Entry {
             group: "g",
@@ -290,6 +321,7 @@ mod tests {
         prop_oneof![
             time().prop_map(|start_from| EntryKind::Began { start_from }),
             Just(EntryKind::Ids),
+            Just(EntryKind::Filtered),
             mark.prop_map(|(outcome, recheck, created, settled, records)| EntryKind::Settled(Mark {
                 outcome,
                 created,
