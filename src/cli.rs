@@ -3,6 +3,7 @@
 
 mod args; // which tenants, content types and times
 mod config; // check and example
+mod content; // what the service offers, listed and brought
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
 mod output; // a table for people, JSON for programs
@@ -64,6 +65,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
+    /// List what the service offers, and bring it: contents and their records.
+    #[command(subcommand)]
+    Content(content::ContentCommand),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -102,6 +106,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Content(command) => within_runtime(content::run(command)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
