@@ -13,6 +13,11 @@ mod survey; // a span of time, listed
 
 use clap::Subcommand;
 
+pub(super) use self::{
+    fetch::{Lost, Part, fetch},
+    patience::Patience,
+    survey::{Place, Subject, Survey, Unlisted, in_reach, within_reach},
+};
 use super::Failure;
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
 mod refusal; // what cannot go well is refused at the start
+mod replay; // everything once more, on purpose
 mod service; // what the service does to its callers, and must not see of them
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break
