@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::domain::{ContentType, GapReason, Mark, Outcome, RecheckState, RecordId};
 
@@ -12,7 +13,7 @@ pub struct Entry<'a> {
     /// The consumer group that wrote it. Another name means that two groups share a prefix (docs/exactly-once.md, rule 17).
     pub group: &'a str,
     pub content_type: ContentType,
-    /// Empty for [`EntryKind::Began`].
+    /// Empty for [`EntryKind::Began`]; for a replay's beginning see [`ReplayStep::Began`].
     pub content_id: &'a str,
     pub kind: EntryKind,
     /// Ids published, filtered or refreshed by the transaction of this entry; at most [`Entry::MAX_IDS`].
@@ -29,6 +30,20 @@ pub enum EntryKind {
     Settled(Mark),
     /// Ids of records that a filter dropped, from a content that may have more to come.
     Filtered,
+    /// A replay published the ids once more, on purpose. Says nothing of what the connector has published.
+    Replayed { replay: Uuid, step: ReplayStep },
+}
+
+/// How far a replay has come with a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayStep {
+    /// It is about to publish what was made available in this span. The content id is the topic that the records go to;
+    /// empty when they go to that of their content type.
+    Began { from: Timestamp, to: Timestamp },
+    /// Ids published so far from a content that may have more to come.
+    Ids,
+    /// Nothing more of this content is to come.
+    Whole,
 }
 
 impl Entry<'_> {
@@ -51,6 +66,7 @@ impl Entry<'_> {
             EntryKind::Began { start_from } => put_time(&mut out, *start_from),
             EntryKind::Ids | EntryKind::Filtered => {}
             EntryKind::Settled(mark) => put_mark(&mut out, mark),
+            EntryKind::Replayed { replay, step } => put_replay(&mut out, *replay, *step),
         }
         put_length(&mut out, self.ids.len());
         self.ids.iter().for_each(|id| out.extend(id.0));
@@ -78,6 +94,7 @@ impl<'a> Entry<'a> {
             2 => EntryKind::Ids,
             3 => EntryKind::Settled(rest.mark()?),
             4 => EntryKind::Filtered,
+            5 => EntryKind::Replayed { replay: Uuid::from_bytes(rest.array()?), step: rest.step()? },
             code => return Err(NotAnEntry::Unknown { what: "kind", code }),
         };
         let ids = rest.ids()?;
@@ -115,6 +132,7 @@ impl EntryKind {
             Self::Ids => 2,
             Self::Settled(_) => 3,
             Self::Filtered => 4,
+            Self::Replayed { .. } => 5,
         }
     }
 }
@@ -124,6 +142,19 @@ fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
     put_time(out, mark.created);
     put_time(out, mark.settled);
     out.extend(mark.records.to_be_bytes());
+}
+
+fn put_replay(out: &mut Vec<u8>, replay: Uuid, step: ReplayStep) {
+    out.extend(replay.into_bytes());
+    match step {
+        ReplayStep::Began { from, to } => {
+            out.push(1);
+            put_time(out, from);
+            put_time(out, to);
+        }
+        ReplayStep::Ids => out.push(2),
+        ReplayStep::Whole => out.push(3),
+    }
 }
 
 fn put_time(out: &mut Vec<u8>, time: Timestamp) {
@@ -199,6 +230,15 @@ impl<'a> Rest<'a> {
         let bytes = self.take(count.checked_mul(16).ok_or(NotAnEntry::Truncated)?)?;
         let (ids, _) = bytes.as_chunks();
         Ok(ids.iter().copied().map(RecordId).collect())
+    }
+
+    fn step(&mut self) -> Result<ReplayStep, NotAnEntry> {
+        Ok(match self.byte()? {
+            1 => ReplayStep::Began { from: self.time()?, to: self.time()? },
+            2 => ReplayStep::Ids,
+            3 => ReplayStep::Whole,
+            code => return Err(NotAnEntry::Unknown { what: "step of a replay", code }),
+        })
     }
 
     fn mark(&mut self) -> Result<Mark, NotAnEntry> {
@@ -318,10 +358,16 @@ mod tests {
         let rechecks: Vec<_> = (0..=u8::MAX).filter_map(recheck_of).collect();
         assert_eq!((outcomes.len(), rechecks.len()), (2 + GapReason::ALL.len(), 4));
         let mark = (prop::sample::select(outcomes), prop::sample::select(rechecks), time(), time(), any::<u32>());
+        let steps = prop_oneof![
+            (time(), time()).prop_map(|(from, to)| ReplayStep::Began { from, to }),
+            Just(ReplayStep::Ids),
+            Just(ReplayStep::Whole),
+        ];
         prop_oneof![
             time().prop_map(|start_from| EntryKind::Began { start_from }),
             Just(EntryKind::Ids),
             Just(EntryKind::Filtered),
+            (any::<u128>(), steps).prop_map(|(id, step)| EntryKind::Replayed { replay: Uuid::from_u128(id), step }),
             mark.prop_map(|(outcome, recheck, created, settled, records)| EntryKind::Settled(Mark {
                 outcome,
                 created,
@@ -352,7 +398,7 @@ mod tests {
         #[test]
         fn any_bytes_are_an_entry_or_an_error(
             mut bytes in prop::collection::vec(any::<u8>(), 0..120),
-            kind in 0_u8..5,
+            kind in 0_u8..7,
         ) {
             let _ = Entry::decode(&bytes);
             // Most random bytes end at the version; these get further.

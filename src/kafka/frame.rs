@@ -6,7 +6,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 
 use super::publisher::Message;
 use crate::{
-    config::{Headers, Settings, TimestampSource},
+    config::{Headers, Kafka, Redact, TimestampSource},
     domain::{Listed, REDACTED_MEMBER, RecordRef, redacted},
 };
 
@@ -32,8 +32,7 @@ pub struct Frame {
 
 impl Frame {
     /// For the records of `content` that go to `topic`.
-    pub fn of(settings: &Settings, content: &Listed, topic: String) -> Self {
-        let kafka = &settings.kafka;
+    pub fn of(kafka: &Kafka, redact: Redact, content: &Listed, topic: String) -> Self {
         let mut common = Vec::new();
         if kafka.headers.tenant_id {
             common.push(("tenant_id", content.source.tenant.to_string()));
@@ -41,7 +40,7 @@ impl Frame {
         if kafka.headers.content_id {
             common.push(("content_id", content.content_id.clone()));
         }
-        let redacts = settings.redact.sensitive_information_detections;
+        let redacts = redact.sensitive_information_detections;
         Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp, redacts }
     }
 

@@ -154,6 +154,9 @@ impl Publisher {
     /// # Errors
     /// [`TransactionError::Unknown`] or [`TransactionError::Fenced`].
     pub fn commit(&self) -> Result<(), TransactionError> {
+        if !self.transactional {
+            return Ok(());
+        }
         match again(self.timeout, || self.producer.commit_transaction(self.timeout)) {
             // Once its end was sent, only the broker knows how it ended (rule 10).
             Err(TransactionError::Abort(error)) => Err(TransactionError::Unknown(error)),

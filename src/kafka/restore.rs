@@ -219,6 +219,11 @@ fn take(
     needed: Day,
 ) -> Result<(), Refused> {
     let entry = Entry::decode(message.payload().unwrap_or_default()).map_err(Refused::Entry)?;
+    // What a replay published, the connector may not have published yet: its ids are none of this memory. Nor is it a
+    // sign of an owner at work, or of another group: a replay is nobody's member.
+    if matches!(entry.kind, EntryKind::Replayed { .. }) {
+        return Ok(());
+    }
     if entry.group != settings.kafka.group {
         return Err(Refused::Group(entry.group.to_owned()));
     }
@@ -236,7 +241,7 @@ fn take(
     }
     match entry.kind {
         EntryKind::Began { start_from } => _ = restored.began.insert(source, start_from),
-        EntryKind::Ids | EntryKind::Filtered => {}
+        EntryKind::Ids | EntryKind::Filtered | EntryKind::Replayed { .. } => {}
         EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(entry.content_id), mark),
     }
     Ok(())

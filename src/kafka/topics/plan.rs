@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::Settings,
+    config::{Kafka, Settings},
     kafka::client::{SMALLEST_MESSAGE_LIMIT, largest_batch},
 };
 
@@ -58,15 +58,19 @@ pub(super) fn topics(settings: &Settings) -> Vec<Planned> {
         .flat_map(|tenant| tenant.content_types.iter().map(|kind| kafka.output_topic(tenant.id, *kind)))
         .chain(settings.filter.routes.iter().map(|route| route.topic.clone()))
         .collect();
-    // Retention of the outputs is the operator's: the broker's default until somebody decides.
-    let output = |name| planned(name, Role::Output, kafka.output_partitions, Vec::new(), largest_batch(kafka));
     let mut topics = vec![
         internal(kafka.listings_topic(), Role::Listings, kafka.partitions, LISTINGS_RETENTION),
         internal(kafka.ledger_topic(), Role::Ledger, kafka.partitions, LEDGER_RETENTION),
         internal(kafka.gaps_topic(), Role::Gaps, 1, GAPS_RETENTION),
     ];
-    topics.extend(outputs.into_iter().map(output));
+    topics.extend(outputs.into_iter().map(|name| output(kafka, name)));
     topics
+}
+
+/// A topic for records.
+pub(super) fn output(kafka: &Kafka, name: String) -> Planned {
+    // Retention of the outputs is the operator's: the broker's default until somebody decides.
+    planned(name, Role::Output, kafka.output_partitions, Vec::new(), largest_batch(kafka))
 }
 
 fn planned(

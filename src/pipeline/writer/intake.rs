@@ -42,7 +42,7 @@ impl<'a> Intake<'a> {
         Self {
             publisher: &parts.publisher,
             filter: &parts.settings.filter,
-            frame: Frame::of(&parts.settings, content, topic),
+            frame: Frame::of(&parts.settings.kafka, parts.settings.redact, content, topic),
             record_limit,
             now,
             today: Day::of(now),
