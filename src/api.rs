@@ -25,5 +25,5 @@ pub use self::{
     client::{Api, TenantApi},
     error::{Answer, ApiError, ApiSetupError, Operation, TokenAnswer},
     pages::Pages,
-    wire::{Subscription, Webhook},
+    wire::{Notification, Subscription, Webhook},
 };

@@ -3,9 +3,12 @@
 
 mod args; // which tenants, content types and times
 mod config; // check and example
+mod content; // what the service offers, listed and brought
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
+mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs
+mod replay; // what was published, published again on purpose
 mod run; // the connector itself
 mod signals; // Ctrl-C and SIGTERM
 pub mod simulate; // the API, simulated on a port
@@ -65,6 +68,23 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
+    /// List what the service offers, and bring it: contents and their records.
+    #[command(subcommand)]
+    Content(content::ContentCommand),
+    /// List the service's attempts to notify webhooks, those that failed first.
+    ///
+    /// For a subscription with a webhook: when was it called, for which content, and how did that go. It is a history of
+    /// attempts of the last seven days, and no list of contents: `content list` is that.
+    #[command(after_long_help = notifications::MORE)]
+    Notifications(Box<notifications::NotificationsArgs>),
+    /// Publish again, on purpose, what the API still has: at most the last seven days.
+    ///
+    /// For a topic that was lost, a consumer that must be fed again, a field that was masked by mistake. The span is about when
+    /// the service made contents available; records may be older. Each record is published once within a replay, in
+    /// transactions, whatever breaks off and is resumed. The connector may run meanwhile: a replay takes nothing from it
+    /// but requests, and what it published is written down in the ledger without counting as published by the connector.
+    #[command(after_long_help = replay::MORE)]
+    Replay(Box<replay::ReplayArgs>),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -103,6 +123,9 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Content(command) => within_runtime(content::run(command)),
+        Command::Notifications(args) => within_runtime(notifications::run(*args)),
+        Command::Replay(args) => within_runtime(replay::run(*args)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),

@@ -15,7 +15,7 @@ mod topics; // created if missing, checked if there
 
 pub use self::{
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
-    entry::{Entry, EntryKind, NotAnEntry},
+    entry::{Entry, EntryKind, NotAnEntry, ReplayStep},
     frame::{Frame, LONGEST_HEADER},
     gaps::{Gap, MissingListings, MissingRecord, UnlistedSpan, Unreadable},
     listings::{ListingsWriter, NotAListing, decode as decode_listing, message_parts as listing_parts},
@@ -24,5 +24,5 @@ pub use self::{
     publisher::{Message, Publisher, TransactionError},
     reader::{Next, ReadError, ReadFrom, ReadTo, TopicReader},
     restore::{RestoreError, Restored, restore},
-    topics::{Problem, TopicError, ensure},
+    topics::{Problem, TopicError, ensure, expect as expect_topics},
 };

@@ -83,9 +83,12 @@ impl Caller {
     async fn ready(&self, operation: Operation) -> Result<(Arc<Token>, Permit), ApiError> {
         let class = match operation {
             Operation::Blob => Class::Blob,
-            Operation::List | Operation::Token | Operation::Start | Operation::Stop | Operation::Subscriptions => {
-                Class::Listing
-            }
+            Operation::List
+            | Operation::Notifications
+            | Operation::Token
+            | Operation::Start
+            | Operation::Stop
+            | Operation::Subscriptions => Class::Listing,
         };
         let token = self.auth.token().await?;
         let permit = self.limiter.permit(class).await;
@@ -129,7 +132,7 @@ impl Caller {
     fn request(&self, operation: Operation, url: &Url, token: &Token) -> reqwest::Request {
         let method = match operation {
             Operation::Start | Operation::Stop | Operation::Token => Method::POST,
-            Operation::List | Operation::Blob | Operation::Subscriptions => Method::GET,
+            Operation::List | Operation::Notifications | Operation::Blob | Operation::Subscriptions => Method::GET,
         };
         let mut request = reqwest::Request::new(method, url.clone());
         let headers = request.headers_mut();

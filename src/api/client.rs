@@ -17,7 +17,7 @@ use super::{
     meter::Meter,
     origin::Origin,
     pages::Pages,
-    wire::{self, Subscription},
+    wire::{self, Notification, Subscription},
 };
 use crate::{
     config::{Settings, Tenant},
@@ -147,7 +147,24 @@ impl TenantApi {
     /// Source: Activity API reference, "List available content" (docs/api/contract.md 3.5).
     pub fn pages(self: &Arc<Self>, kind: ContentType, window: Window) -> Pages {
         let source = Source { tenant: self.id, content_type: kind };
-        Pages::new(Arc::clone(self), source, self.origin.contents(kind, window))
+        Pages::new(Arc::clone(self), source, Operation::List, self.origin.contents(kind, window), wire::page)
+    }
+
+    /// Lists the attempts to notify the subscription's webhook in `window`, page by page: several for a content when
+    /// some failed, none when nobody set a webhook. It is no list of contents.
+    ///
+    /// Shape and units: as [`TenantApi::pages`].
+    ///
+    /// Source: Activity API reference, "List notifications" (docs/api/contract.md 3.8).
+    pub fn notifications(self: &Arc<Self>, kind: ContentType, window: Window) -> Pages<Notification> {
+        let source = Source { tenant: self.id, content_type: kind };
+        let first = self.origin.notifications(kind, window);
+        Pages::new(Arc::clone(self), source, Operation::Notifications, first, wire::notifications)
+    }
+
+    /// The id of the content that `link` leads to; `None` when it leads to none, or not to this tenant's API host.
+    pub fn content_id(&self, link: &str) -> Option<String> {
+        self.origin.content_id(link)
     }
 
     /// Fetches a content; its bytes come through [`Blob::chunk`].

@@ -17,6 +17,7 @@ pub enum Operation {
     Start,
     Stop,
     Subscriptions,
+    Notifications,
 }
 
 impl Operation {
@@ -28,6 +29,7 @@ impl Operation {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Subscriptions => "subscriptions",
+            Self::Notifications => "notifications",
         }
     }
 }
@@ -41,6 +43,7 @@ impl fmt::Display for Operation {
             Self::Start => "start a subscription",
             Self::Stop => "stop a subscription",
             Self::Subscriptions => "list subscriptions",
+            Self::Notifications => "list notifications",
         })
     }
 }

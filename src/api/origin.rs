@@ -47,8 +47,17 @@ impl Origin {
     /// The first page of `window`. The service counts whole seconds, so the window is widened to them: what is asked
     /// for twice does no harm, what is not asked for is lost.
     pub fn contents(&self, kind: ContentType, window: Window) -> Url {
+        self.within("subscriptions/content", kind, window)
+    }
+
+    /// The first page of the notifications of `window`, widened likewise.
+    pub fn notifications(&self, kind: ContentType, window: Window) -> Url {
+        self.within("subscriptions/notifications", kind, window)
+    }
+
+    fn within(&self, path: &str, kind: ContentType, window: Window) -> Url {
         let (start, end) = (whole_second(window.start(), false), whole_second(window.end(), true));
-        self.under("subscriptions/content", &format!("contentType={kind}&startTime={start}&endTime={end}"))
+        self.under(path, &format!("contentType={kind}&startTime={start}&endTime={end}"))
     }
 
     fn under(&self, path: &str, query: &str) -> Url {
@@ -65,6 +74,15 @@ impl Origin {
         let theirs = Url::parse(&content.content_uri).ok();
         let url = theirs.filter(|url| self.may_have_the_token(url) && leads_to(url, &content.content_id));
         self.with_publisher(url.unwrap_or_else(|| self.rebuilt(&content.content_id)))
+    }
+
+    /// The id of the content that a link leads to, which somebody typed or stored. `None` unless it is one of a content
+    /// on our host: the token must not go elsewhere, and what was meant must not be guessed at.
+    pub fn content_id(&self, link: &str) -> Option<String> {
+        let url = Url::parse(link).ok().filter(|url| self.may_have_the_token(url))?;
+        let (_, id) = url.path().split_once("/activity/feed/audit/")?;
+        let id = id.replace("%24", "$");
+        (!id.is_empty() && !id.contains(['/', '%'])).then_some(id)
     }
 
     fn rebuilt(&self, content_id: &str) -> Url {
@@ -212,6 +230,31 @@ mod tests {
             let url = Url::parse(&content("", id)).unwrap();
             assert!(url.path().starts_with(&format!("/api/v1.0/{TENANT}/activity/feed/audit")), "{url}");
             assert_eq!(url.path().matches('/').count(), 7 - usize::from(id == ".."), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_link_is_taken_only_from_our_host() {
+        let id = "1$2$audit_general$na0036";
+        for good in [
+            format!("https://manage.office.com/api/v1.0/other-tenant/activity/feed/audit/{id}"),
+            format!("https://manage.office.com/api/v1/t/activity/feed/audit/{}?x=y", id.replace('$', "%24")),
+            format!("https://MANAGE.office.com:443/api/v1.0/t/activity/feed/audit/{id}"),
+        ] {
+            assert_eq!(origin().content_id(&good).as_deref(), Some(id), "{good}");
+        }
+        for bad in [
+            format!("http://manage.office.com/api/v1.0/t/activity/feed/audit/{id}"),
+            format!("https://evil.example/api/v1.0/t/activity/feed/audit/{id}"),
+            format!("https://u@manage.office.com/api/v1.0/t/activity/feed/audit/{id}"),
+            format!("https://manage.office.com/elsewhere/activity/feed/audit/{id}"),
+            "https://manage.office.com/api/v1.0/t/activity/feed/audit/".to_owned(),
+            "https://manage.office.com/api/v1.0/t/activity/feed/audit/1/2".to_owned(),
+            "https://manage.office.com/api/v1.0/t/activity/feed/audit/1%2f2".to_owned(),
+            "https://manage.office.com/api/v1.0/t/activity/feed/subscriptions/stop".to_owned(),
+            id.to_owned(),
+        ] {
+            assert_eq!(origin().content_id(&bad), None, "{bad}");
         }
     }
 

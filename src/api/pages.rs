@@ -12,14 +12,19 @@ use super::{
 };
 use crate::domain::{ContentKey, Listed, Source};
 
-/// The pages of one window. Each call is one request.
-pub struct Pages {
+/// The pages of one window, of contents or of what else is listed page by page. Each call is one request.
+pub struct Pages<T = Listed> {
     api: Arc<TenantApi>,
     source: Source,
+    operation: Operation,
+    read: Reader<T>,
     next: Next,
     /// Every page asked for, to notice a circle.
     seen: HashSet<ContentKey>,
 }
+
+/// Reads a page's body: its items, or what is wrong with it.
+type Reader<T> = fn(&[u8], Source) -> Result<Vec<T>, String>;
 
 enum Next {
     Page(Url),
@@ -28,17 +33,17 @@ enum Next {
     End,
 }
 
-impl Pages {
+impl<T> Pages<T> {
     /// A day of the busiest tenant on record has about 400 pages; a service that goes on for longer goes on for ever.
     const MAX: usize = 100_000;
     /// The largest page that is read, some 80,000 items; 600 were seen.
     const PAGE_BYTES_MAX: usize = 32 << 20;
 
-    pub(super) fn new(api: Arc<TenantApi>, source: Source, first: Url) -> Self {
-        Self { api, source, next: Next::Page(first), seen: HashSet::new() }
+    pub(super) fn new(api: Arc<TenantApi>, source: Source, operation: Operation, first: Url, read: Reader<T>) -> Self {
+        Self { api, source, operation, read, next: Next::Page(first), seen: HashSet::new() }
     }
 
-    /// The next page: 0..n contents in order of arrival, possibly repeated from an earlier page. `None` after the last.
+    /// The next page: 0..n items in order of arrival, possibly repeated from an earlier page. `None` after the last.
     ///
     /// The window may be remembered as read only once `None` was given.
     ///
@@ -46,19 +51,18 @@ impl Pages {
     /// After a passing error the same page is asked for again by the next call. [`ApiError::PageLink`] comes after the
     /// page that carried the link, so that page's contents are not lost; the window is then to be listed again.
     /// [`ApiError::Unreadable`] when an item cannot be read: nothing of its page is given.
-    pub async fn next(&mut self) -> Result<Option<Vec<Listed>>, ApiError> {
+    pub async fn next(&mut self) -> Result<Option<Vec<T>>, ApiError> {
         let url = match &self.next {
             Next::Page(url) => url.clone(),
             Next::Refused(why) => return Err(ApiError::PageLink { why }),
             Next::End => return Ok(None),
         };
-        let response = self.api.caller.call(Operation::List, &url).await?;
+        let operation = self.operation;
+        let response = self.api.caller.call(operation, &url).await?;
         let link = wire::next_page(response.headers());
         let idle = self.api.caller.timeouts.idle;
-        let page = match call::whole_body(Operation::List, response, idle, Self::PAGE_BYTES_MAX).await {
-            Ok(body) => {
-                wire::page(&body, self.source).map_err(|why| ApiError::Unreadable { operation: Operation::List, why })
-            }
+        let page = match call::whole_body(operation, response, idle, Self::PAGE_BYTES_MAX).await {
+            Ok(body) => (self.read)(&body, self.source).map_err(|why| ApiError::Unreadable { operation, why }),
             Err(error) => Err(error),
         }
         .inspect_err(|error| self.api.caller.meter.error(error))?;
@@ -132,6 +136,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn notifications_are_paged_likewise_from_their_own_path() {
+        let stage = Stage::with_tokens(|asked, root| {
+            let item = item(root, "a").replacen(
+                '{',
+                r#"{"notificationSent":"2026-01-01T00:00:01Z","notificationStatus":"503","#,
+                1,
+            );
+            let path = format!("{root}/api/v1.0/t/activity/feed/subscriptions/notifications?nextpage=2");
+            let headers = if page_of(asked) == "1" { vec![("NextPageUri", path.as_str())] } else { Vec::new() };
+            reply(200, &headers, format!("[{item}]"))
+        })
+        .await;
+        let (mut pages, mut statuses) = (stage.api.notifications(ContentType::General, an_hour()), Vec::new());
+        while let Some(page) = pages.next().await.unwrap() {
+            statuses.extend(page.into_iter().map(|notification| notification.status));
+        }
+        assert_eq!(statuses, ["503", "503"]);
+        let asked = stage.asked();
+        assert!(asked.iter().all(|asked| asked.path.ends_with("/activity/feed/subscriptions/notifications")));
+        assert!(asked.iter().all(|asked| asked.query.contains(PUBLISHER)));
+        assert!(asked[0].query.starts_with("contentType=Audit.General&startTime=2026-01-01T00:00:00&endTime="));
+    }
+
+    #[tokio::test]
     async fn a_link_that_must_not_be_followed_spoils_the_window_but_not_the_page() {
         let elsewhere = Stage::with_tokens(|_, _| ok("[]")).await;
         let foreign = link(&elsewhere.root, "2");
@@ -167,7 +195,7 @@ mod tests {
         let stage = Stage::with_tokens(|_, _| ok("[]")).await;
         let mut pages = pages(&stage);
         let follow = |pages: &Pages| pages.follow(Some(link(&stage.root, "next")));
-        pages.seen = (1..Pages::MAX).map(|page| ContentKey::of(&page.to_string())).collect();
+        pages.seen = (1..Pages::<Listed>::MAX).map(|page| ContentKey::of(&page.to_string())).collect();
         assert!(matches!(follow(&pages), Next::Page(_)));
         pages.seen.insert(ContentKey::of("one more"));
         assert!(matches!(follow(&pages), Next::Refused(_)));

@@ -240,8 +240,46 @@ pub fn started(body: &[u8], kind: ContentType) -> Subscription {
 
 /// One page of a listing: what it names, in the order of arrival.
 pub fn page(body: &[u8], source: Source) -> Result<Vec<Listed>, String> {
+    items(body, |raw| listed(raw, source))
+}
+
+/// An attempt to tell a webhook of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notification {
+    pub content: Listed,
+    /// UTC.
+    pub sent: Timestamp,
+    /// `success`, or why it failed, in the service's own words on one line.
+    pub status: String,
+}
+
+impl Notification {
+    pub fn is_success(&self) -> bool {
+        self.status.eq_ignore_ascii_case("success")
+    }
+}
+
+/// One page of a history of notifications, in the order of arrival.
+pub fn notifications(body: &[u8], source: Source) -> Result<Vec<Notification>, String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Item {
+        notification_sent: String,
+        notification_status: String,
+    }
+    items(body, |raw| {
+        let item: Item = parse(raw.get().as_bytes())?;
+        Ok(Notification {
+            content: listed(raw, source)?,
+            sent: time(&item.notification_sent).ok_or("notificationSent is no time")?,
+            status: one_line(item.notification_status.trim()),
+        })
+    })
+}
+
+fn items<T>(body: &[u8], read: impl Fn(&RawValue) -> Result<T, String>) -> Result<Vec<T>, String> {
     let items: Vec<&RawValue> = parse(body)?;
-    items.into_iter().enumerate().map(|(at, raw)| listed(raw, source).map_err(|e| format!("item {at}: {e}"))).collect()
+    items.into_iter().enumerate().map(|(at, raw)| read(raw).map_err(|e| format!("item {at}: {e}"))).collect()
 }
 
 fn listed(raw: &RawValue, source: Source) -> Result<Listed, String> {
@@ -365,6 +403,24 @@ mod tests {
         }
         for body in ["", "{}", "<html>", "[1", "null"] {
             assert!(page(body.as_bytes(), general()).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_notification_is_a_content_with_a_time_and_a_status() {
+        let with = |more: &str| ITEM.replacen('{', &format!("{{{more},"), 1);
+        let sent = r#""notificationSent":"2026-08-29T07:52:00.1234567Z","notificationStatus":"#;
+        let of = |status: &str| with(&format!("{sent}{status}"));
+        let body = format!("[{},{}]", of(r#""Success""#), of(r#"" 500\u000ano ""#));
+        let read = notifications(body.as_bytes(), general()).unwrap();
+        assert_eq!((read[0].is_success(), read[0].content.content_id.as_str()), (true, "1$2$na0022"));
+        assert_eq!((read[1].is_success(), read[1].status.as_str()), (false, "500 no"));
+        assert_eq!(read[0].sent, "2026-08-29T07:52:00.1234567Z".parse().unwrap());
+        for bad in [ITEM.to_owned(), of("7"), with(r#""notificationSent":"x","notificationStatus":"success""#)] {
+            assert!(
+                notifications(format!("[{bad}]").as_bytes(), general()).unwrap_err().starts_with("item 0"),
+                "{bad}"
+            );
         }
     }
 

@@ -72,6 +72,11 @@ pub(super) struct TimeSpan {
 }
 
 impl SpanArgs {
+    /// Whether a span was asked for.
+    pub(super) fn is_given(&self) -> bool {
+        self.since.is_some() || self.from.is_some()
+    }
+
     /// The span that was asked for; the `otherwise` before now when none was.
     ///
     /// # Errors

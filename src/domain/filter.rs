@@ -1,13 +1,17 @@
 //! A small language that says which records are meant: `operation = FileAccessed and user ~ "*@contoso.example"`.
-//! One door: [`Expression`]. The grammar is in docs/filters.md; settings and commands read it alike.
+//! One door: [`Expression`], and [`Filter`] which puts expressions to use. The grammar is in docs/filters.md; settings and commands read it alike.
 
 mod glob; // patterns with `*` and `?`
 mod parse; // text into an expression, or a fault with its column
+mod rules; // drop, or another topic
 
 use std::fmt;
 
 use self::glob::Glob;
-pub use self::parse::NotAnExpression;
+pub use self::{
+    parse::NotAnExpression,
+    rules::{Filter, Route, Way},
+};
 
 /// What is asked of a record: a tree of comparisons, never deeper than [`Expression::MAX_DEPTH`].
 ///

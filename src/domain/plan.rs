@@ -133,7 +133,7 @@ impl Planner {
         let mut planner = Self::starting(Seconds::of(settings), now, floor, expired);
         if let Some(listed) = listed.map(|listed| listed.as_second().max(floor.unwrap_or(i64::MIN))) {
             planner.counted_from = planner.counted_from.max(listed);
-            if let Some(lost) = Span::new(listed, planner.horizon) {
+            if let Some(lost) = Span::new(listed, planner.horizon).filter(|lost| START_GRACE < lost.seconds()) {
                 planner.lost.add(lost);
             }
         }

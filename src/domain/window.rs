@@ -23,6 +23,17 @@ impl Window {
         Ok(Self { start, end })
     }
 
+    /// Cuts a span into windows that touch, oldest first, none longer than `width` or [`Window::MAX`]. None for an empty span.
+    pub fn tiles(start: Timestamp, end: Timestamp, width: SignedDuration) -> impl Iterator<Item = Self> {
+        let width = width.clamp(SignedDuration::from_secs(1), Self::MAX);
+        let mut reached = start;
+        std::iter::from_fn(move || {
+            let window = Self::new(reached, end.min(reached + width)).ok()?;
+            reached = window.end;
+            Some(window)
+        })
+    }
+
     pub fn start(&self) -> Timestamp {
         self.start
     }
@@ -37,4 +48,24 @@ impl Window {
 pub struct NotAWindow {
     start: Timestamp,
     end: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn tiles_cover_a_span_without_a_gap_and_overlap_nowhere(seconds in 0_i64..=8 * 86_400, width in 600_i64..=90_000) {
+            let (mut reached, end) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(seconds).unwrap());
+            for window in Window::tiles(reached, end, SignedDuration::from_secs(width)) {
+                prop_assert_eq!(window.start(), reached);
+                prop_assert!(window.end().duration_since(reached) <= SignedDuration::from_secs(width).min(Window::MAX));
+                reached = window.end();
+            }
+            prop_assert_eq!(reached, end);
+        }
+    }
 }

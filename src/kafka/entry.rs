@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::domain::{ContentType, GapReason, Mark, Outcome, RecheckState, RecordId};
 
@@ -12,10 +13,10 @@ pub struct Entry<'a> {
     /// The consumer group that wrote it. Another name means that two groups share a prefix (docs/exactly-once.md, rule 17).
     pub group: &'a str,
     pub content_type: ContentType,
-    /// Empty for [`EntryKind::Began`] and [`EntryKind::Listed`].
+    /// Empty for [`EntryKind::Began`] and [`EntryKind::Listed`]; for a replay's beginning see [`ReplayStep::Began`].
     pub content_id: &'a str,
     pub kind: EntryKind,
-    /// Ids published, or refreshed, by the transaction of this entry; at most [`Entry::MAX_IDS`].
+    /// Ids published, filtered or refreshed by the transaction of this entry; at most [`Entry::MAX_IDS`].
     pub ids: Cow<'a, [RecordId]>,
 }
 
@@ -30,6 +31,22 @@ pub enum EntryKind {
     /// Everything of the source that became available before `to`, and not before its beginning, was listed, or is
     /// named as a gap.
     Listed { to: Timestamp },
+    /// Ids of records that a filter dropped, from a content that may have more to come.
+    Filtered,
+    /// A replay published the ids once more, on purpose. Says nothing of what the connector has published.
+    Replayed { replay: Uuid, step: ReplayStep },
+}
+
+/// How far a replay has come with a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayStep {
+    /// It is about to publish what was made available in this span. The content id is the topic that the records go to;
+    /// empty when they go to that of their content type.
+    Began { from: Timestamp, to: Timestamp },
+    /// Ids published so far from a content that may have more to come.
+    Ids,
+    /// Nothing more of this content is to come.
+    Whole,
 }
 
 impl Entry<'_> {
@@ -50,9 +67,10 @@ impl Entry<'_> {
         }
         match &self.kind {
             EntryKind::Began { start_from } => put_time(&mut out, *start_from),
-            EntryKind::Ids => {}
+            EntryKind::Ids | EntryKind::Filtered => {}
             EntryKind::Settled(mark) => put_mark(&mut out, mark),
             EntryKind::Listed { to } => put_time(&mut out, *to),
+            EntryKind::Replayed { replay, step } => put_replay(&mut out, *replay, *step),
         }
         put_length(&mut out, self.ids.len());
         self.ids.iter().for_each(|id| out.extend(id.0));
@@ -80,6 +98,8 @@ impl<'a> Entry<'a> {
             2 => EntryKind::Ids,
             3 => EntryKind::Settled(rest.mark()?),
             6 => EntryKind::Listed { to: rest.time()? },
+            4 => EntryKind::Filtered,
+            5 => EntryKind::Replayed { replay: Uuid::from_bytes(rest.array()?), step: rest.step()? },
             code => return Err(NotAnEntry::Unknown { what: "kind", code }),
         };
         let ids = rest.ids()?;
@@ -110,12 +130,15 @@ pub enum NotAnEntry {
 const VERSION: u8 = 1;
 
 impl EntryKind {
+    /// Codes are never given to another meaning.
     fn code(&self) -> u8 {
         match self {
             Self::Began { .. } => 1,
             Self::Ids => 2,
             Self::Settled(_) => 3,
             Self::Listed { .. } => 6,
+            Self::Filtered => 4,
+            Self::Replayed { .. } => 5,
         }
     }
 }
@@ -125,6 +148,19 @@ fn put_mark(out: &mut Vec<u8>, mark: &Mark) {
     put_time(out, mark.created);
     put_time(out, mark.settled);
     out.extend(mark.records.to_be_bytes());
+}
+
+fn put_replay(out: &mut Vec<u8>, replay: Uuid, step: ReplayStep) {
+    out.extend(replay.into_bytes());
+    match step {
+        ReplayStep::Began { from, to } => {
+            out.push(1);
+            put_time(out, from);
+            put_time(out, to);
+        }
+        ReplayStep::Ids => out.push(2),
+        ReplayStep::Whole => out.push(3),
+    }
 }
 
 fn put_time(out: &mut Vec<u8>, time: Timestamp) {
@@ -202,6 +238,15 @@ impl<'a> Rest<'a> {
         Ok(ids.iter().copied().map(RecordId).collect())
     }
 
+    fn step(&mut self) -> Result<ReplayStep, NotAnEntry> {
+        Ok(match self.byte()? {
+            1 => ReplayStep::Began { from: self.time()?, to: self.time()? },
+            2 => ReplayStep::Ids,
+            3 => ReplayStep::Whole,
+            code => return Err(NotAnEntry::Unknown { what: "step of a replay", code }),
+        })
+    }
+
     fn mark(&mut self) -> Result<Mark, NotAnEntry> {
         let (outcome, recheck) = (self.byte()?, self.byte()?);
         Ok(Mark {
@@ -261,6 +306,32 @@ mod tests {
     }
 
     #[test]
+    fn a_filtered_entry_is_these_bytes() {
+        let entry = Entry {
+            group: "g",
+            content_type: ContentType::Dlp,
+            content_id: "c",
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]), RecordId([8; 16])].into(),
+        };
+        let expected = [&[1, 4, 5][..], b"\0\0\0\x01g\0\0\0\x01c", &[0, 0, 0, 2], &[7; 16], &[8; 16]].concat();
+        assert_eq!(entry.encode(), expected);
+        assert_eq!(Entry::decode(&expected), Ok(entry));
+    }
+
+    #[test]
+    fn the_largest_entry_is_within_what_a_broker_takes() {
+        let entry = Entry {
+            group: &"g".repeat(200),
+            content_type: ContentType::Dlp,
+            content_id: &"c".repeat(1_000),
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]); Entry::MAX_IDS].into(),
+        };
+        assert!(entry.encode().len() < 512 * 1_024);
+    }
+
+    #[test]
     fn a_strange_entry_is_named_and_not_guessed_at() {
         let entry = Entry {
             group: "g",
@@ -293,10 +364,17 @@ mod tests {
         let rechecks: Vec<_> = (0..=u8::MAX).filter_map(recheck_of).collect();
         assert_eq!((outcomes.len(), rechecks.len()), (2 + GapReason::ALL.len(), 4));
         let mark = (prop::sample::select(outcomes), prop::sample::select(rechecks), time(), time(), any::<u32>());
+        let steps = prop_oneof![
+            (time(), time()).prop_map(|(from, to)| ReplayStep::Began { from, to }),
+            Just(ReplayStep::Ids),
+            Just(ReplayStep::Whole),
+        ];
         prop_oneof![
             time().prop_map(|start_from| EntryKind::Began { start_from }),
             time().prop_map(|to| EntryKind::Listed { to }),
             Just(EntryKind::Ids),
+            Just(EntryKind::Filtered),
+            (any::<u128>(), steps).prop_map(|(id, step)| EntryKind::Replayed { replay: Uuid::from_u128(id), step }),
             mark.prop_map(|(outcome, recheck, created, settled, records)| EntryKind::Settled(Mark {
                 outcome,
                 created,

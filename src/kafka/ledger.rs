@@ -15,7 +15,7 @@ use rdkafka::{
 use uuid::Uuid;
 
 use super::{
-    entry::{Entry, NotAnEntry},
+    entry::{Entry, EntryKind, NotAnEntry},
     restore::RestoreError,
 };
 use crate::{
@@ -79,7 +79,8 @@ fn logged<'a>(kafka: &Kafka, topic: &str, message: &'a BorrowedMessage<'_>) -> R
         source,
     };
     let entry = Entry::decode(message.payload().unwrap_or_default()).map_err(refused)?;
-    if entry.group != kafka.group {
+    // A replay is nobody's member.
+    if entry.group != kafka.group && !matches!(entry.kind, EntryKind::Replayed { .. }) {
         let (ours, theirs) = (kafka.group.clone(), entry.group.to_owned());
         return Err(RestoreError::ForeignGroup { topic: topic.to_owned(), ours, theirs });
     }

@@ -161,12 +161,18 @@ fn first_listing(
 fn take(restored: &mut Restored, logged: &LoggedEntry<'_>, needed: Day) {
     let day = Day::of(logged.appended.unwrap_or_else(Timestamp::now));
     let ledger = restored.ledgers.entry(logged.source).or_default();
+    let restore = match logged.entry.kind {
+        // What a replay published, the connector may not have published yet: its ids are none of this memory.
+        EntryKind::Replayed { .. } => return,
+        EntryKind::Filtered => Ledger::restore_filtered,
+        _ => Ledger::restore_id,
+    };
     if needed <= day {
-        logged.entry.ids.iter().for_each(|id| ledger.restore_id(*id, day));
+        logged.entry.ids.iter().for_each(|id| restore(ledger, *id, day));
     }
     match logged.entry.kind {
         EntryKind::Began { start_from } => _ = restored.began.insert(logged.source, start_from),
-        EntryKind::Ids => {}
+        EntryKind::Ids | EntryKind::Filtered | EntryKind::Replayed { .. } => {}
         EntryKind::Listed { to } => _ = restored.listed.insert(logged.source, to),
         EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(logged.entry.content_id), mark),
     }

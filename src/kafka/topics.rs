@@ -1,11 +1,14 @@
 //! The topics: created if missing, checked if there. Exactly-once leans on their settings (docs/exactly-once.md, section 4).
-//! One door: [`ensure`].
+//! Two doors: [`ensure`], and [`expect`] for who creates nothing.
 
 mod check; // found against planned, and the line that mends it
 mod cluster; // what a cluster has, and its creation of what it has not
 mod plan; // what the topics must be
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use rdkafka::error::KafkaError;
 use tokio::time::Instant;
@@ -34,6 +37,20 @@ pub async fn ensure(settings: &Settings) -> Result<(), TopicError> {
     let refused: HashSet<String> = problems.iter().map(|problem| problem.topic().to_owned()).collect();
     let unfit = check::check(&settings.kafka, &planned, &found);
     problems.extend(unfit.into_iter().filter(|problem| !refused.contains(problem.topic())));
+    if problems.is_empty() { Ok(()) } else { Err(TopicError::Unfit(problems)) }
+}
+
+/// Makes sure that the connector's own topics and these `outputs` exist and are fit for their use. Creates nothing.
+///
+/// # Errors
+/// As [`ensure`]; what is missing comes with the line that creates it.
+pub async fn expect(settings: &Settings, outputs: &BTreeSet<String>) -> Result<(), TopicError> {
+    let cluster = Cluster::of(&settings.kafka)?;
+    let mut planned = plan::topics(settings);
+    planned.retain(|topic| topic.role != plan::Role::Output);
+    planned.extend(outputs.iter().map(|name| plan::output(&settings.kafka, name.clone())));
+    let found = cluster.find(&planned).await?;
+    let problems = check::check(&settings.kafka, &planned, &found);
     if problems.is_empty() { Ok(()) } else { Err(TopicError::Unfit(problems)) }
 }
 

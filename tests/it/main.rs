@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 mod commit; // the moment of a commit, seen and disturbed on the wire
+mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
+mod filter; // what is dropped, routed and redacted
 mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
 mod reading; // the reader of the tools, on topics full of transactions
 mod refusal; // what cannot go well is refused at the start
+mod replay; // everything once more, on purpose
 mod service; // what the service does to its callers, and must not see of them
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break

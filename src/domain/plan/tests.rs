@@ -141,6 +141,13 @@ fn what_passed_while_nobody_listed_is_lost() {
 }
 
 #[test]
+fn the_minutes_between_the_decision_to_begin_and_the_first_listing_are_not_called_lost() {
+    let mut planner = Planner::new(&settings(), at(NOW), None, Some(at(NOW - REACH - START_GRACE)));
+    planner.next_step(at(NOW), 0);
+    assert_eq!(planner.take_lost(), None);
+}
+
+#[test]
 fn what_the_owner_before_had_listed_is_listed_again_but_not_lost() {
     let listed = NOW - DAY;
     let mut planner = Planner::new(&settings(), at(NOW), None, Some(at(listed)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    config::Settings,
+    config::{Kafka, Settings},
     kafka::client::{SMALLEST_MESSAGE_LIMIT, largest_batch},
 };
 
@@ -56,16 +56,21 @@ pub(super) fn topics(settings: &Settings) -> Vec<Planned> {
         .tenants
         .iter()
         .flat_map(|tenant| tenant.content_types.iter().map(|kind| kafka.output_topic(tenant.id, *kind)))
+        .chain(settings.filter.routes.iter().map(|route| route.topic.clone()))
         .collect();
-    // Retention of the outputs is the operator's: the broker's default until somebody decides.
-    let output = |name| planned(name, Role::Output, kafka.output_partitions, Vec::new(), largest_batch(kafka));
     let mut topics = vec![
         internal(kafka.listings_topic(), Role::Listings, kafka.partitions, LISTINGS_RETENTION),
         internal(kafka.ledger_topic(), Role::Ledger, kafka.partitions, LEDGER_RETENTION),
         internal(kafka.gaps_topic(), Role::Gaps, 1, GAPS_RETENTION),
     ];
-    topics.extend(outputs.into_iter().map(output));
+    topics.extend(outputs.into_iter().map(|name| output(kafka, name)));
     topics
+}
+
+/// A topic for records.
+pub(super) fn output(kafka: &Kafka, name: String) -> Planned {
+    // Retention of the outputs is the operator's: the broker's default until somebody decides.
+    planned(name, Role::Output, kafka.output_partitions, Vec::new(), largest_batch(kafka))
 }
 
 fn planned(
@@ -88,10 +93,10 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         config::{
-            Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, StartFrom,
+            Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, Redact, StartFrom,
             Subscriptions, Tenant,
         },
-        domain::{ContentType, PlanSettings, TenantId},
+        domain::{ContentType, Expression, Filter, PlanSettings, Route, TenantId},
         kafka::client,
     };
 
@@ -115,6 +120,10 @@ pub(super) mod tests {
         );
         settings.kafka.topic_template = "{prefix}.{tenant}.{content_type}".into();
         assert_eq!(names(&settings).len(), 3 + 2 * 5);
+        let route = |topic: &str| Route { topic: topic.into(), records: Expression::parse("user = a").unwrap() };
+        settings.filter.routes = vec![route("hot"), route("o365.cold")];
+        assert_eq!(names(&settings).len(), 3 + 2 * 5 + 2);
+        assert!(names(&settings).contains(&"hot".to_owned()));
     }
 
     #[test]
@@ -148,6 +157,8 @@ pub(super) mod tests {
             },
             fetch: Fetch { concurrency: 1, memory_bytes: 1, recheck: Recheck::Off },
             dedupe: Dedupe { window: second },
+            filter: Filter::default(),
+            redact: Redact::default(),
             kafka: client::tests::settings(),
             http: Http { listen: ([127, 0, 0, 1], 0).into() },
             log: Log { format: LogFormat::Text, level: "info".into() },

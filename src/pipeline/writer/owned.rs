@@ -9,7 +9,8 @@ use super::{Ticket, progress::SourceProgress};
 use crate::{
     config::Recheck,
     domain::{
-        Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Origin, RecordId, Source, TenantId, Want,
+        Added, Attempt, AttemptId, Backlog, ContentKey, Found, Ledger, Listing, Origin, RecordId, Source, TenantId,
+        Want,
     },
     kafka::Restored,
     pipeline::{
@@ -35,8 +36,8 @@ pub struct Owned {
     again: HashMap<(Source, ContentKey), Want>,
     /// Answers in a row that said a content is not there, or is no JSON.
     pub misses: HashMap<(Source, ContentKey), u32>,
-    /// Records of contents that are not settled which earlier attempts published, committed.
-    so_far: HashMap<(Source, ContentKey), u32>,
+    /// Records of contents that are not settled which earlier attempts found, committed.
+    so_far: HashMap<(Source, ContentKey), Found>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
     stop: CancellationToken,
@@ -47,10 +48,23 @@ pub struct Running {
     pub listing: Listing,
     pub want: Want,
     /// Ids of the open transaction that are not in a ledger entry yet.
-    pub unwritten: Vec<RecordId>,
-    /// Records published of the content, by this attempt and those before it.
-    pub published: u32,
+    pub unwritten: Unwritten,
+    /// Records found in the content, by this attempt and those before it.
+    pub found: Found,
     cancel: CancellationToken,
+}
+
+/// Ids that are to be written to the ledger, by what became of their records.
+#[derive(Default)]
+pub struct Unwritten {
+    pub published: Vec<RecordId>,
+    pub filtered: Vec<RecordId>,
+}
+
+impl Unwritten {
+    pub fn is_empty(&self) -> bool {
+        self.published.is_empty() && self.filtered.is_empty()
+    }
 }
 
 impl Owned {
@@ -126,8 +140,8 @@ impl Owned {
             Running {
                 listing: attempt.listing.clone(),
                 want,
-                unwritten: Vec::new(),
-                published: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
+                unwritten: Unwritten::default(),
+                found: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
                 cancel: cancel.clone(),
             },
         );
@@ -157,9 +171,9 @@ impl Owned {
         ledgers.values_mut().for_each(Ledger::commit);
         // What does not wait any more was looked at, however that ended: the next sweep decides anew.
         again.retain(|(source, key), _| backlog.is_pending(source, key));
-        for running in self.running.values().filter(|running| 0 < running.published) {
+        for running in self.running.values().filter(|running| running.found != Found::default()) {
             let content = &running.listing.content;
-            self.so_far.insert((content.source, content.key()), running.published);
+            self.so_far.insert((content.source, content.key()), running.found);
         }
     }
 

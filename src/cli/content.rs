@@ -1,0 +1,45 @@
+//! `o365feed content`: list what the service offers, and bring it.
+//! Lists and fetches for the commands that need it too.
+
+mod ending; // what went wrong on the way, and the exit code
+mod fetch; // a content's records, whatever it takes
+mod folder; // a file for each content
+mod get; // contents that somebody names
+mod line; // a record on one line
+mod list; // contents of a span of time
+mod patience; // how often to try again
+mod sink; // where records go
+mod survey; // a span of time, listed
+
+use clap::Subcommand;
+
+pub(super) use self::{
+    fetch::{Lost, Part, fetch},
+    patience::Patience,
+    survey::{Place, Subject, Survey, Unlisted, in_reach, within_reach},
+};
+use super::Failure;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ContentCommand {
+    /// List the contents that the service made available in a span of time, or bring their records.
+    ///
+    /// A content is a bundle of records with an id and a time until which it can be fetched. The span is about when contents
+    /// were made available; the records inside may be older. The service lists the last seven days. Listed again, the same
+    /// records may come under other ids.
+    #[command(after_long_help = list::MORE)]
+    List(Box<list::ListArgs>),
+    /// Bring the records of contents by their ids or uris: a record a line, as received.
+    ///
+    /// For a content of the gaps topic, of a header `content_id`, or of `content list`.
+    #[command(after_long_help = get::MORE)]
+    Get(Box<get::GetArgs>),
+}
+
+/// Runs the command.
+pub(super) async fn run(command: ContentCommand) -> Result<(), Failure> {
+    match command {
+        ContentCommand::List(args) => list::run(*args).await,
+        ContentCommand::Get(args) => get::run(*args).await,
+    }
+}

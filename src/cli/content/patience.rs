@@ -1,0 +1,83 @@
+//! How often and how long a command tries again: long enough for passing trouble, and not for longer than a person would wait.
+
+use std::time::Duration;
+
+use crate::domain::{Backoff, Fate};
+
+/// The failures of one call in a row.
+#[derive(Debug, Default)]
+pub(in crate::cli) struct Patience {
+    passing: u32,
+    missing: usize,
+    unreadable: usize,
+}
+
+/// Passing failures in a row after which a command gives up: some five minutes.
+const MOST: u32 = 9;
+
+/// A content that was just listed may take a moment to be there.
+const MISSING: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
+
+/// A body that is no JSON array is most often one that was cut off.
+const UNREADABLE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+
+/// No wait is longer, whatever the service asks for about one request; pauses of the whole tenant are the limiter's.
+const LONGEST: Duration = Duration::from_secs(120);
+
+impl Patience {
+    /// For a content that a person named: that it is not there is an answer.
+    pub(in crate::cli) fn short() -> Self {
+        Self { missing: MISSING.len(), ..Self::default() }
+    }
+
+    /// How long to wait before the next try; `None`: it is of no use. `draw` is uniform in 0..1.
+    pub(in crate::cli) fn wait(&mut self, fate: Fate, draw: f64) -> Option<Duration> {
+        match fate {
+            Fate::Retry { .. } | Fate::Throttled { .. } | Fate::Relist => {
+                self.passing += 1;
+                let asked = match fate {
+                    Fate::Retry { after } => after.unwrap_or_default(),
+                    // The limiter holds every request of the tenant back for as long as it takes.
+                    _ => Duration::ZERO,
+                };
+                let wait = Backoff::SERVICE.delay(self.passing, draw).max(asked).min(LONGEST);
+                (self.passing <= MOST).then_some(wait)
+            }
+            Fate::Missing => next(&mut self.missing, &MISSING),
+            Fate::Unreadable => next(&mut self.unreadable, &UNREADABLE),
+            Fate::Done | Fate::Gone(_) | Fate::Subscribe | Fate::ClampWindow | Fate::Operator => None,
+        }
+    }
+}
+
+fn next(met: &mut usize, waits: &[Duration]) -> Option<Duration> {
+    let wait = waits.get(*met).copied();
+    *met += 1;
+    wait
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::GapReason;
+
+    #[test]
+    fn passing_trouble_is_waited_out_and_the_rest_is_not() {
+        let count = |fate| {
+            let mut patience = Patience::default();
+            (0..100).take_while(|_| patience.wait(fate, 1.0).is_some()).count()
+        };
+        assert_eq!(count(Fate::Retry { after: None }), MOST as usize);
+        assert_eq!(count(Fate::Throttled { after: None }), MOST as usize);
+        assert_eq!((count(Fate::Missing), count(Fate::Unreadable)), (MISSING.len(), UNREADABLE.len()));
+        for fate in [Fate::Gone(GapReason::Expired), Fate::Subscribe, Fate::ClampWindow, Fate::Operator, Fate::Done] {
+            assert_eq!(count(fate), 0);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_an_hour_because_one_answer_said_so() {
+        let hour = Fate::Retry { after: Some(Duration::from_secs(3_600)) };
+        assert_eq!(Patience::default().wait(hour, 0.0), Some(LONGEST));
+    }
+}

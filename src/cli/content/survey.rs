@@ -1,0 +1,228 @@
+//! Lists a span of time for some sources: window by window, page by page, each content once.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::{Stream, StreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
+
+use super::patience::Patience;
+use crate::{
+    api::{Api, ApiError, Pages, TenantApi},
+    cli::{
+        Failure,
+        args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
+        output::harmless,
+        tool::failed,
+    },
+    config::Settings,
+    domain::{ContentType, Fate, Listed, Source, Window},
+};
+
+/// A source as a person names it, and the way to it.
+#[derive(Clone)]
+pub(in crate::cli) struct Place {
+    /// The tenant's name in the settings.
+    pub(in crate::cli) tenant: Arc<str>,
+    pub(in crate::cli) kind: ContentType,
+    pub(in crate::cli) api: Arc<TenantApi>,
+}
+
+impl Place {
+    pub(in crate::cli) fn source(&self) -> Source {
+        Source { tenant: self.api.id(), content_type: self.kind }
+    }
+
+    /// The sources that the arguments ask for, in the order of the settings.
+    ///
+    /// # Errors
+    /// When the settings have no such tenant.
+    pub(in crate::cli) fn all(
+        settings: &Settings,
+        api: &Api,
+        tenants: &TenantArgs,
+        types: &TypeArgs,
+    ) -> Result<Vec<Self>, Failure> {
+        let mut places = Vec::new();
+        for tenant in tenants.of(settings)? {
+            let Some(api) = api.tenant(tenant.id) else { continue };
+            let name: Arc<str> = tenant.name.as_str().into();
+            let of_type = |kind| Self { tenant: Arc::clone(&name), kind, api: Arc::clone(&api) };
+            places.extend(types.of(tenant).into_iter().map(of_type));
+        }
+        Ok(places)
+    }
+}
+
+/// How far back the service lists, as far as one can rely on it (docs/api/contract.md 3.5).
+const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
+
+/// How far back it lists as documented; what lies between is cut off and told.
+const DOCUMENTED: SignedDuration = SignedDuration::from_mins(7 * 24 * 60 + 5);
+
+/// One call asks for so much: a busy tenant's hour has some pages, and a longer window may be answered in part.
+const WIDTH: SignedDuration = SignedDuration::from_hours(1);
+
+/// The span that was asked for, as far as the service can list it; what is cut off is told on standard error.
+///
+/// # Errors
+/// When it begins earlier than the service lists, is empty, or lies in the future.
+pub(in crate::cli) fn in_reach(
+    span: &SpanArgs,
+    now: Timestamp,
+    otherwise: SignedDuration,
+) -> Result<TimeSpan, Failure> {
+    let span = span.of(now, otherwise)?;
+    if span.from < now - DOCUMENTED {
+        return Err(usage(format!(
+            "the API lists the last 7 days and nothing older: the span may begin at {:.0} at the earliest, and not at {:.0}",
+            now - REACH,
+            span.from
+        )));
+    }
+    within_reach(span, now)
+}
+
+/// The part of a span that the service can list; what is cut off is told on standard error.
+///
+/// # Errors
+/// When nothing of it is left.
+pub(in crate::cli) fn within_reach(span: TimeSpan, now: Timestamp) -> Result<TimeSpan, Failure> {
+    let earliest = now - REACH;
+    let (from, to) = (span.from.max(earliest), span.to.min(now));
+    if to <= from {
+        return Err(usage(format!(
+            "nothing can be listed there: the API lists from {earliest:.0} until now, {now:.0}"
+        )));
+    }
+    if span.from < from {
+        eprintln!(
+            "note: the API can be relied on to list from {from:.0} on, so this begins there and not at {:.0}",
+            span.from
+        );
+    }
+    Ok(TimeSpan { from, to })
+}
+
+/// What is listed window by window: contents, or notifications.
+pub(in crate::cli) trait Subject: Sized {
+    fn pages(place: &Place, window: Window) -> Pages<Self>;
+}
+
+impl Subject for Listed {
+    fn pages(place: &Place, window: Window) -> Pages<Self> {
+        place.api.pages(place.kind, window)
+    }
+}
+
+/// A listing that was given up: nothing more of its source comes.
+pub(in crate::cli) struct Unlisted {
+    place: Place,
+    pub(in crate::cli) error: ApiError,
+}
+
+impl Unlisted {
+    pub(in crate::cli) fn source(&self) -> Source {
+        self.place.source()
+    }
+
+    /// With the advice, and the exit code.
+    pub(in crate::cli) fn failure(self) -> Failure {
+        failed(&format!("{}, {}", self.place.tenant, self.place.kind), self.error)
+    }
+}
+
+/// The listing of all windows of all places, oldest first.
+pub(in crate::cli) struct Survey<T: Subject = Listed> {
+    places: VecDeque<Place>,
+    span: TimeSpan,
+    /// Those of the first place that are not read so far.
+    windows: VecDeque<Window>,
+    pages: Option<Pages<T>>,
+    patience: Patience,
+}
+
+impl<T: Subject> Survey<T> {
+    pub(in crate::cli) fn new(places: Vec<Place>, span: TimeSpan) -> Self {
+        let windows = Window::tiles(span.from, span.to, WIDTH).collect();
+        Self { places: places.into(), span, windows, pages: None, patience: Patience::default() }
+    }
+
+    /// Places that are not listed to their end.
+    pub(in crate::cli) fn sources(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The names of their tenants.
+    pub(in crate::cli) fn tenants(&self) -> Vec<Arc<str>> {
+        self.places.iter().map(|place| Arc::clone(&place.tenant)).collect()
+    }
+
+    /// The next page, possibly with what an earlier one had; `None` after the last. After an error it goes on with the next place.
+    pub(in crate::cli) async fn next(&mut self) -> Option<Result<(Place, Vec<T>), Unlisted>> {
+        loop {
+            let place = self.places.front()?.clone();
+            let Some(window) = self.windows.front().copied() else {
+                self.next_place();
+                continue;
+            };
+            let pages = self.pages.get_or_insert_with(|| T::pages(&place, window));
+            match pages.next().await {
+                Ok(Some(page)) => {
+                    self.patience = Patience::default();
+                    return Some(Ok((place, page)));
+                }
+                Ok(None) => {
+                    self.pages = None;
+                    self.windows.pop_front();
+                }
+                Err(error) => {
+                    let Some(wait) = self.patience.wait(error.fate(), rand::random()) else {
+                        self.next_place();
+                        return Some(Err(Unlisted { place, error }));
+                    };
+                    if error.fate() == Fate::Relist {
+                        self.pages = None;
+                    }
+                    rest(wait, &error.to_string()).await;
+                }
+            }
+        }
+    }
+
+    fn next_place(&mut self) {
+        self.places.pop_front();
+        (self.pages, self.patience) = (None, Patience::default());
+        self.windows = Window::tiles(self.span.from, self.span.to, WIDTH).collect();
+    }
+}
+
+impl Survey<Listed> {
+    /// Every content once, as they are listed; nothing is listed ahead of whoever takes them.
+    pub(in crate::cli) fn contents(self) -> impl Stream<Item = Result<(Place, Listed), Unlisted>> {
+        let mut seen = HashSet::new();
+        let pages = stream::unfold(self, |mut survey| async move { Some((survey.next().await?, survey)) });
+        pages.flat_map(move |page| {
+            let mut fresh = Vec::new();
+            match page {
+                Ok((place, page)) => {
+                    let new = page.into_iter().filter(|listed| seen.insert((listed.source, listed.key())));
+                    fresh.extend(new.map(|listed| Ok((place.clone(), listed))));
+                }
+                Err(unlisted) => fresh.push(Err(unlisted)),
+            }
+            stream::iter(fresh)
+        })
+    }
+}
+
+/// Waits, and says why when it takes long enough for somebody to wonder.
+pub(in crate::cli) async fn rest(wait: Duration, why: &str) {
+    if Duration::from_secs(5) <= wait {
+        eprintln!("waiting {} s: could not {}", wait.as_secs(), harmless(why));
+    }
+    tokio::time::sleep(wait).await;
+}

@@ -1,0 +1,186 @@
+//! A replay publishes everything once more, on purpose, and disturbs nobody.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use o365feed::{
+    domain::ContentType,
+    kafka::{Entry, EntryKind, ReplayStep, partition_of},
+    simulator::{Duplicates, IdModel, SourceScenario},
+};
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+};
+use serde_json::Value;
+
+use crate::{
+    broker::client,
+    reader::{Message, read_committed},
+    world::{PATIENCE, World, history, published, scenario, stop},
+};
+
+#[test]
+fn a_replay_beside_the_connector_publishes_each_record_once_more() {
+    let growing = SourceScenario {
+        id_model: IdModel::Growing { arrivals: 8 },
+        duplicates: Duplicates { share: 0.2, reordered: false },
+        without_id: 0.2,
+        page_size: 7,
+        ..history(30, 20)
+    };
+    let world = World::new(scenario(vec![
+        (ContentType::SharePoint, growing),
+        (ContentType::Exchange, SourceScenario { samples: true, ..history(20, 20) }),
+    ]));
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    let before = records(&world);
+    let ran = world.tool(&["replay", "--since", "6h", "--yes", "--output", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let replay = serde_json::from_str::<Value>(&ran.stdout).unwrap()["replay"].as_str().unwrap().to_owned();
+    // Whoever takes over restores a ledger with the replay's entries in it.
+    stop(&mut process);
+    process.restart();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let (own, again) = split(&world, &replay);
+    assert_eq!(own.values().sum::<usize>(), before.len(), "the connector published something again");
+    assert!(own == again, "what was replayed is not what was published");
+    world.ledger_tells(&replay, before.len());
+}
+
+/// The part of a day's work that was committed before the end is not done again after it.
+#[test]
+fn a_replay_killed_in_the_middle_goes_on_and_publishes_each_record_once() {
+    let source = SourceScenario { without_id: 0.2, ..history(60, 40) };
+    let mut scenario = scenario(vec![(ContentType::Exchange, source)]);
+    scenario.tenants[0].latency = Duration::from_millis(150);
+    let mut world = World::new(scenario);
+    world.set("kafka.commit_interval", "100ms");
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    let before = records(&world).len();
+    let topic = world.topic("rebuilt");
+    // A topic that is not there is no reason to make one.
+    let refused = world.tool(&["replay", "--since", "6h", "--to-topic", &topic]);
+    assert_eq!(refused.code, 4, "{}", refused.stderr);
+    assert!(refused.stderr.contains("kafka-topics") && refused.stderr.contains(&topic), "{}", refused.stderr);
+    create(&world, &topic);
+
+    let mut replay = world.command(&["replay", "--since", "6h", "--to-topic", &topic, "--concurrency", "2"]);
+    let there = || read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len();
+    replay.wait_until("it is in the middle", PATIENCE, |_| before / 8 < there());
+    replay.kill9();
+    let told = replay.stderr();
+    let id = told.split("--resume ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned();
+    let committed = there();
+    assert!(committed < before, "it was killed too late: {committed} of {before}");
+
+    let ran = world.tool(&["replay", "--resume", &id, "--output", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let summary: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(summary["published_before"], committed);
+    assert_eq!(summary["published"], before - committed);
+    assert_eq!(summary["topic"], topic.as_str());
+    // Once more has nothing left to do.
+    let ran = world.tool(&["replay", "--resume", &id]);
+    assert_eq!((ran.code, ran.stdout.contains(": 0 records of 0 contents")), (0, true), "{}", ran.stdout);
+
+    stop(&mut process);
+    let mut rebuilt = values(read_committed(world.bootstrap(), std::slice::from_ref(&topic)));
+    let mut usual = values(records(&world));
+    assert_eq!((rebuilt.len(), usual.len()), (before, before));
+    rebuilt.sort_unstable();
+    usual.sort_unstable();
+    assert!(rebuilt == usual, "the topic holds something else than was published");
+    world.ledger_tells(&id, before);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn a_replay_before_the_connector_keeps_nothing_from_being_published() {
+    let mut scenario = scenario(vec![(ContentType::General, history(40, 10))]);
+    scenario.tenants[0].latency = Duration::from_millis(200);
+    let mut world = World::new(scenario);
+    world.set("fetch.concurrency", 1);
+    let mut process = world.start("a");
+    process.wait_until("the topics are there", PATIENCE, |process| published(process) > 0.0);
+    process.kill9();
+    let before = records(&world).len();
+    assert!(before < 400, "it was killed too late");
+    let refused = world.tool(&["replay", "--since", "6h"]);
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("twice") && refused.stderr.contains("--yes"), "{}", refused.stderr);
+    let ran = world.tool(&["replay", "--since", "6h", "--yes"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    process.restart();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let (own, again): (Vec<_>, Vec<_>) = records(&world).into_iter().partition(|message| header(message).is_none());
+    assert!(before <= own.len());
+    let (mut own, mut again) = (values(own), values(again));
+    own.sort_unstable();
+    again.sort_unstable();
+    assert_eq!(own.len(), 400);
+    assert!(own == again, "each record is there once from the connector and once from the replay");
+}
+
+impl World {
+    /// The ledger holds the beginning of the replay and as many ids as it published, each once.
+    fn ledger_tells(&self, replay: &str, published: usize) {
+        let (mut began, mut ids) = (0, HashSet::new());
+        let mut count = 0;
+        for message in read_committed(self.bootstrap(), &[self.topic("feed.ledger")]) {
+            let entry = Entry::decode(message.value.as_deref().unwrap()).unwrap();
+            let EntryKind::Replayed { replay: of, step } = entry.kind else { continue };
+            assert_eq!(of.to_string(), replay);
+            assert_eq!(message.partition, partition_of(self.tenant(), 3));
+            began += u32::from(matches!(step, ReplayStep::Began { .. }));
+            count += entry.ids.len();
+            ids.extend(entry.ids.iter().map(|id| (entry.content_type, *id)));
+        }
+        assert_eq!((began as usize, count, ids.len()), (self.kinds().count(), published, published));
+    }
+}
+
+fn create(world: &World, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = client(world.bootstrap()).create().unwrap();
+    let new = NewTopic::new(topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "8388608");
+    let made = world.runtime().block_on(admin.create_topics([&new], &AdminOptions::new())).unwrap();
+    assert!(made[0].is_ok(), "{made:?}");
+}
+
+fn values(messages: Vec<Message>) -> Vec<Vec<u8>> {
+    messages.into_iter().map(|message| message.value.unwrap()).collect()
+}
+
+fn header(message: &Message) -> Option<String> {
+    let found = message.headers.iter().find(|(name, _)| name == "replay")?;
+    found.1.as_ref().map(|value| String::from_utf8(value.clone()).unwrap())
+}
+
+fn records(world: &World) -> Vec<Message> {
+    let topics: Vec<String> = world.kinds().map(|kind| world.output(kind)).collect();
+    read_committed(world.bootstrap(), &topics)
+}
+
+type Counts = HashMap<(String, Vec<u8>), usize>;
+
+/// How often each record is there: without the header of the replay, and with it.
+fn split(world: &World, replay: &str) -> (Counts, Counts) {
+    let (mut own, mut again) = (Counts::new(), Counts::new());
+    for message in records(world) {
+        let counts = match header(&message) {
+            Some(id) => {
+                assert_eq!(id, replay);
+                &mut again
+            }
+            None => &mut own,
+        };
+        *counts.entry((message.topic, message.value.unwrap())).or_default() += 1;
+    }
+    (own, again)
+}
