@@ -21,6 +21,6 @@ pub use self::{
     load::load,
     settings::{
         Cloud, Credential, Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat, Quota,
-        Recheck, Settings, StartFrom, Subscriptions, Tenant, TimestampSource,
+        Recheck, Redact, Settings, StartFrom, Subscriptions, Tenant, TimestampSource,
     },
 };

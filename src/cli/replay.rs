@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     api::Api,
-    config::{Kafka, Settings},
+    config::{Kafka, Redact, Settings},
     domain::{Fate, Listed, Source},
     kafka::{TransactionError, expect_topics},
 };
@@ -104,7 +104,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
     let limit = kafka.max_record_bytes;
     let (press, work) = match args.resume {
         Some(_) => {
-            let press = set_up(&kafka, Origin::Ledger(replay), Done::default(), limit)?;
+            let press = set_up(&kafka, settings.redact, Origin::Ledger(replay), Done::default(), limit)?;
             let work = again(&settings, &api, &press.book, args.concurrency.into())?;
             expect(&settings, &outputs(&kafka, &press.book)).await?;
             (press, work)
@@ -114,7 +114,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
             let outputs = outputs(&kafka, &book);
             expect(&settings, &outputs).await?;
             args.confirm(&settings, &outputs, work.span)?;
-            (set_up(&kafka, Origin::Fresh(book), Done::default(), limit)?, work)
+            (set_up(&kafka, settings.redact, Origin::Fresh(book), Done::default(), limit)?, work)
         }
     };
     eprintln!(
@@ -124,7 +124,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
         resume(replay)
     );
     let before = press.book.published;
-    let (book, done, missing) = to_the_end(&kafka, press, &work).await?;
+    let (book, done, missing) = to_the_end(&kafka, settings.redact, press, &work).await?;
     let summary = Summary {
         replay,
         topic: book.topic.clone(),
@@ -226,13 +226,18 @@ fn resume(replay: Uuid) -> String {
     format!("o365feed replay --resume {replay}")
 }
 
-fn set_up(kafka: &Kafka, origin: Origin, done: Done, limit: usize) -> Result<Press<'_>, Failure> {
-    Press::set_up(kafka, origin, done, limit).map_err(|fault| Failure::new(Exit::Kafka, fault))
+fn set_up(kafka: &Kafka, redact: Redact, origin: Origin, done: Done, limit: usize) -> Result<Press<'_>, Failure> {
+    Press::set_up(kafka, redact, origin, done, limit).map_err(|fault| Failure::new(Exit::Kafka, fault))
 }
 
 /// Runs passes over the span until one comes to its end. After each trouble with a transaction everything is read back
 /// from the ledger, which alone knows what was committed.
-async fn to_the_end(kafka: &Kafka, mut press: Press<'_>, work: &Work) -> Result<(Book, Done, Missing), Failure> {
+async fn to_the_end(
+    kafka: &Kafka,
+    redact: Redact,
+    mut press: Press<'_>,
+    work: &Work,
+) -> Result<(Book, Done, Missing), Failure> {
     let replay = press.book.replay;
     let broke_off = |exit, why: anyhow::Error| {
         Failure::new(exit, why.context(format!("the replay broke off; go on with {}", resume(replay))))
@@ -266,7 +271,7 @@ async fn to_the_end(kafka: &Kafka, mut press: Press<'_>, work: &Work) -> Result<
         }
         eprintln!("beginning again after what is committed: {:#}", anyhow::Error::from(fault));
         sleep(Duration::from_secs(1 << setbacks)).await;
-        press = Press::set_up(kafka, Origin::Ledger(replay), done, limit)
+        press = Press::set_up(kafka, redact, Origin::Ledger(replay), done, limit)
             .map_err(|fault: PressError| broke_off(Exit::Kafka, fault.into()))?;
     }
 }

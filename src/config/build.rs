@@ -3,21 +3,22 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
-    kind::Value,
+    kind::{self, Kind, Value},
     reader::Reader,
     settings::{
-        Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat, Quota, Recheck, Settings,
-        Subscriptions, Tenant, TimestampSource,
+        Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat, Quota, Recheck, Redact,
+        Settings, Subscriptions, Tenant, TimestampSource,
     },
     units::{show_size, show_span},
 };
 use crate::{
-    domain::{ContentType, TenantId},
+    domain::{ContentType, Filter, Route, TenantId},
     kafka::OWNED_PROPERTIES,
 };
 
 /// All settings. Faults are with the reader; the result counts only when there are none.
 pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &str) -> Settings {
+    let kafka = kafka(reader, host_name);
     let settings = Settings {
         tenants,
         subscriptions: match reader.value("subscriptions").text().as_str() {
@@ -36,7 +37,11 @@ pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &st
             },
         },
         dedupe: Dedupe { window: reader.value("dedupe.window").span() },
-        kafka: kafka(reader, host_name),
+        filter: filter(reader, &kafka),
+        redact: Redact {
+            sensitive_information_detections: reader.value("redact.sensitive_information_detections").flag(),
+        },
+        kafka,
         http: Http { listen: reader.value("http.listen").address() },
         log: Log {
             format: match reader.value("log.format").text().as_str() {
@@ -95,6 +100,33 @@ fn kafka(reader: &mut Reader, host_name: &str) -> Kafka {
         },
         properties: properties(reader),
     }
+}
+
+fn filter(reader: &mut Reader, kafka: &Kafka) -> Filter {
+    let drop = reader.option("filter.drop").map(Value::expression);
+    let mut routes: Vec<Route> = Vec::new();
+    for (written, (text, place)) in reader.written.routes.clone() {
+        let path = format!("filter.route.{}", written.escape_debug());
+        let topic = written.replace("{prefix}", &kafka.topic_prefix);
+        let is_ours = [kafka.listings_topic(), kafka.ledger_topic(), kafka.gaps_topic()].contains(&topic);
+        let fault = if !kind::is_name(&topic) {
+            Some("is not a name that a topic can have; only `{prefix}` is filled in")
+        } else if is_ours {
+            Some("is where o365feed keeps its own state")
+        } else if routes.iter().any(|route| route.topic == topic) {
+            Some("stands here twice; join what goes there by `or`")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            reader.faults.add(&place, &path, fault);
+        }
+        match Kind::Expression.read(&text) {
+            Ok(records) => routes.push(Route { topic, records: records.expression() }),
+            Err(fault) => reader.faults.add(&place, &path, fault),
+        }
+    }
+    Filter { drop, routes }
 }
 
 /// A host name as Kafka takes it for a member's id.

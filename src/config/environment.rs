@@ -36,8 +36,11 @@ pub(super) fn written(env: &BTreeMap<String, String>, faults: &mut Faults) -> Wr
             Some(property) => {
                 found.properties.insert(property.replace('_', "."), (text.clone(), place));
             }
+            None if text.is_empty() && known => {}
+            None if keys::find(&path).is_some_and(|key| matches!(key.kind, Kind::Routes)) => {
+                faults.add(&place, &path, "stands in the file only, because the order of its topics counts");
+            }
             None if !known => refuse_unknown(faults, &place, &path, keys::variable),
-            None if text.is_empty() => {}
             None => {
                 if let Some(tenant) = tenant_of(&path) {
                     found.tenants.insert(tenant, place.clone());

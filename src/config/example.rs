@@ -61,7 +61,7 @@ fn shown() -> impl Iterator<Item = &'static Key> {
 fn line(key: &Key) -> String {
     let name = last(key.path);
     match (key.kind, key.otherwise) {
-        (Kind::Properties, Otherwise::Follows(_, sample)) => format!("{name}: {{}} # {{ {sample} }}"),
+        (Kind::Properties | Kind::Routes, Otherwise::Follows(_, sample)) => format!("{name}: {{}} # {{ {sample} }}"),
         (_, Otherwise::Follows(_, value)) => format!("# {name}: {}", scalar(key.kind, value)),
         (_, Otherwise::Default(value) | Otherwise::Required(value) | Otherwise::OneOf(value)) => {
             format!("{name}: {}", scalar(key.kind, value))

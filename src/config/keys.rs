@@ -41,6 +41,8 @@ pub(super) const GROUPS: &[(&str, &str)] = &[
     ("listing", "How the API is asked what there is."),
     ("fetch", "How contents are fetched."),
     ("dedupe", "How repeated records are recognised."),
+    ("filter", "Which records are dropped, and which have a topic of their own (docs/filters.md)."),
+    ("redact", "What is taken out of records."),
     ("kafka", "Where records go, and where all state is kept."),
     ("kafka.headers", "The headers that a record carries."),
     ("http", "Health and metrics: /livez, /readyz, /metrics."),
@@ -97,6 +99,9 @@ pub(super) const KEYS: &[Key] = &[
     key("fetch.memory", Size(8 * MIB, 64 * GIB), Default("128MiB"), "Fetched bytes held in memory at once."),
     key("fetch.recheck", Choice(&["all", "sampled", "off"]), Default("sampled"), "Whether a content fetched soon after its creation is fetched once more, as it may have grown."),
     key("dedupe.window", Span(s(DAY), s(21 * DAY)), Default("8d"), "How long a record's id is remembered after it was last seen. Memory grows with it."),
+    key("filter.drop", Expression, Follows("none", "operation in (FilePreviewed, \"Page Viewed\")"), "Records that are not published. They are known as filtered, so a later change does not bring them back; replay does."),
+    key("filter.route", Routes, Follows("none", "\"{prefix}.sharing\": operation = SharingSet"), "Topics, each with the records that go there and not into the topic of their content type; the first that matches has the record. Only in the file; {prefix} is filled in."),
+    key("redact.sensitive_information_detections", Flag, Default("false"), "Replace the values of SensitiveInformationDetections, the clear text that DLP rules matched, by {}."),
     key("kafka.bootstrap_servers", Brokers, Default("localhost:9092"), "Brokers to begin with."),
     key("kafka.topic_prefix", Name, Default("o365"), "What the names of all topics begin with."),
     key("kafka.topic_template", Template, Default("{prefix}.{content_type}"), "Name of a record's topic; {tenant} is filled in too."),
@@ -155,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_default_and_every_example_is_a_good_value() {
-        for key in KEYS.iter().filter(|key| !matches!(key.kind, Later | Properties)) {
+        for key in KEYS.iter().filter(|key| !matches!(key.kind, Later | Properties | Routes)) {
             let (Default(text) | Follows(_, text) | Required(text) | OneOf(text)) = key.otherwise;
             let values = if key.kind.is_list() { text.split(',').collect() } else { vec![text] };
             for value in values {

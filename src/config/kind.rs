@@ -7,7 +7,10 @@ use url::Url;
 use uuid::Uuid;
 
 use super::{settings::StartFrom, units};
-use crate::{domain::ContentType, telemetry};
+use crate::{
+    domain::{self, ContentType},
+    telemetry,
+};
 
 /// The kind of value that a key holds, with its limits.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,10 @@ pub(super) enum Kind {
     /// A topic name with `{…}` to fill in.
     Template,
     Filter,
+    /// Which records are meant.
+    Expression,
+    /// A group of topics, each with an expression, in their order.
+    Routes,
     Start,
     Flag,
     Whole(i64, i64),
@@ -49,6 +56,7 @@ pub(super) enum Value {
     Origin(Url),
     Address(SocketAddr),
     Start(StartFrom),
+    Expression(domain::Expression),
     Flag(bool),
     Whole(i64),
     Span(Duration),
@@ -65,6 +73,10 @@ impl Kind {
     /// # Errors
     /// What is wrong, to stand behind the key: "`zero` is not a whole number of at least 1".
     pub(super) fn read(self, text: &str) -> Result<Value, String> {
+        if let Self::Expression = self {
+            let read = domain::Expression::parse(text).map(Value::Expression);
+            return read.map_err(|fault| format!("is no expression {fault}"));
+        }
         self.parse(text).ok_or_else(|| match self {
             Self::Later => "is not supported yet; use secret_file or secret_env".to_owned(),
             _ if self.may_show(text) => format!("`{text}` is not {}", self.describe()),
@@ -87,6 +99,8 @@ impl Kind {
                 "a topic name in which `{prefix}`, `{content_type}` and `{tenant}` are filled in".to_owned()
             }
             Self::Filter => "a log filter such as `info` or `o365feed=debug,warn`".to_owned(),
+            Self::Expression => r#"an expression such as `operation in (FilePreviewed, "Page Viewed")`"#.to_owned(),
+            Self::Routes => "a group of topics, each with an expression".to_owned(),
             Self::Start => "`earliest`, `now` or a time such as `2026-01-31T00:00:00Z`".to_owned(),
             Self::Flag => "`true` or `false`".to_owned(),
             Self::Whole(min, i64::MAX) => format!("a whole number of at least {min}"),
@@ -127,7 +141,8 @@ impl Kind {
             Self::Size(min, max) => units::size(text).filter(|size| (min..=max).contains(size)).map(Value::Size),
             Self::Choice(words) => kept(words.contains(&text)),
             Self::ContentTypes => text.parse().ok().map(Value::ContentType),
-            Self::Properties | Self::Later => None,
+            Self::Expression => domain::Expression::parse(text).ok().map(Value::Expression),
+            Self::Properties | Self::Routes | Self::Later => None,
         }
     }
 
@@ -165,6 +180,10 @@ impl Value {
 
     pub(super) fn start(self) -> StartFrom {
         if let Self::Start(start) = self { start } else { unreachable!("{TABLE}") }
+    }
+
+    pub(super) fn expression(self) -> domain::Expression {
+        if let Self::Expression(expression) = self { expression } else { unreachable!("{TABLE}") }
     }
 
     pub(super) fn flag(self) -> bool {
@@ -219,7 +238,7 @@ fn is_broker(text: &str) -> bool {
 }
 
 /// Kafka allows 249; what is left is room for what we add.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=200).contains(&text.len())
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
         && text.chars().any(|c| c != '.')

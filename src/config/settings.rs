@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
-use crate::domain::{ContentType, TenantId};
+use crate::domain::{ContentType, Filter, TenantId};
 
 /// Everything a process is told.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Settings {
     pub listing: ListingSettings,
     pub fetch: Fetch,
     pub dedupe: Dedupe,
+    pub filter: Filter,
+    pub redact: Redact,
     pub kafka: Kafka,
     pub http: Http,
     pub log: Log,
@@ -117,6 +119,13 @@ pub enum Recheck {
 pub struct Dedupe {
     /// How long the id of a record is remembered after it was last seen; at least 1 d.
     pub window: Duration,
+}
+
+/// What is taken out of records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redact {
+    /// The clear text that DLP rules matched.
+    pub sensitive_information_detections: bool,
 }
 
 #[derive(Clone)]

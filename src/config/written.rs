@@ -15,6 +15,8 @@ pub(super) struct Written {
     values: BTreeMap<String, Given>,
     /// librdkafka's own names.
     pub(super) properties: BTreeMap<String, Item>,
+    /// Topics and the expressions of what goes there, in the order in which they were written.
+    pub(super) routes: Vec<(String, Item)>,
     /// Where each tenant begins.
     pub(super) tenants: BTreeMap<usize, Place>,
 }
@@ -54,6 +56,7 @@ impl Written {
     pub(super) fn overridden_by(mut self, stronger: Self) -> Self {
         self.values.extend(stronger.values);
         self.properties.extend(stronger.properties);
+        self.routes.extend(stronger.routes); // of a file there is one
         for (tenant, place) in stronger.tenants {
             self.tenants.entry(tenant).or_insert(place); // the file's line says more than a variable's name
         }

@@ -72,6 +72,7 @@ impl Walk<'_> {
     fn entry(&mut self, path: &str, name: &MarkedYaml<'_>, value: &MarkedYaml<'_>) {
         match keys::find(path).map(|key| key.kind) {
             Some(Kind::Properties) => self.properties(path, value),
+            Some(Kind::Routes) => self.routes(path, value),
             Some(Kind::Later) => self.found.put(path, vec![(String::new(), self.place(name))], self.place(name)),
             Some(kind) => self.value(path, kind, value),
             None if path == "tenants" => self.tenants(value),
@@ -133,6 +134,26 @@ impl Walk<'_> {
                     path,
                     "takes plain names with plain values, such as `security.protocol: SASL_SSL`",
                 ),
+            }
+        }
+    }
+
+    fn routes(&mut self, path: &str, node: &MarkedYaml<'_>) {
+        let Shape::Group(entries) = self.shape(node) else {
+            if !matches!(self.shape(node), Shape::Empty) {
+                self.refuse(node, path, "must be a group of topics, each with an expression");
+            }
+            return;
+        };
+        for (name, value) in entries {
+            match (self.shape(name), self.shape(value)) {
+                (Shape::One(topic), Shape::One(text)) => {
+                    let place = self.place(value);
+                    self.found.routes.push((topic, (text, place)));
+                }
+                _ => {
+                    self.refuse(name, path, "takes topics with expressions, such as `sharing: operation = SharingSet`")
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What is known to be published, per source: the ids of records and the marks of contents.
+//! What is known to be published or filtered, per source: the ids of records and the marks of contents.
 //! One door: [`Ledger`]. It holds no topic and no clock; it is restored from the ledger topic and follows its transactions.
 
 mod day; // when an id was last seen, in one byte
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 pub use self::{
     day::Day,
-    mark::{Mark, Outcome, Recheck as RecheckState},
+    mark::{Found, Mark, Outcome, Recheck as RecheckState},
 };
 use self::{day::DayMark, ids::Ids};
 use crate::{
@@ -24,10 +24,12 @@ use crate::{
 pub enum Seen {
     /// Publish it, and write its id to the ledger.
     New,
-    /// Published, and its ledger entry is of today: nothing to do.
+    /// Published or filtered, and its ledger entry is of today: nothing to do.
     Repeat,
     /// Published on an earlier day: do not publish it, but write its id to the ledger again (rule 12).
     Refresh,
+    /// Dropped by a filter on an earlier day: the same, and it is written as filtered again (rule 23).
+    RefreshFiltered,
 }
 
 /// What to do about a content that is listed.
@@ -93,14 +95,23 @@ impl Ledger {
         }
     }
 
-    /// Looks for a record in both layers; one that is new or of an earlier day goes into the open one.
+    /// Looks for a record in both layers; one that is new or of an earlier day goes into the open one. A new one counts
+    /// as published until [`Self::filter`] says otherwise.
     pub fn see(&mut self, id: RecordId, today: Day) -> Seen {
         let known = self.open_ids.get(&id).copied().or_else(|| self.ids.get(id));
-        match known {
+        let (mark, seen) = match known {
             Some(day) if !day.is_before(today) => return Seen::Repeat,
-            _ => self.open_ids.insert(id, today.mark()),
+            Some(day) if day.is_filtered() => (today.mark().filtered(), Seen::RefreshFiltered),
+            Some(_) => (today.mark(), Seen::Refresh),
+            None => (today.mark(), Seen::New),
         };
-        if known.is_some() { Seen::Refresh } else { Seen::New }
+        self.open_ids.insert(id, mark);
+        seen
+    }
+
+    /// A record that was [`Seen::New`] is not published, because a filter drops it.
+    pub fn filter(&mut self, id: RecordId, today: Day) {
+        self.open_ids.insert(id, today.mark().filtered());
     }
 
     /// Settles a content within the open transaction.
@@ -137,6 +148,11 @@ impl Ledger {
     /// An id of a committed ledger entry that was appended on `day`. Entries come in the order of the log.
     pub fn restore_id(&mut self, id: RecordId, day: Day) {
         self.ids.put(id, day.mark());
+    }
+
+    /// The same for an id of an entry that says it was filtered.
+    pub fn restore_filtered(&mut self, id: RecordId, day: Day) {
+        self.ids.put(id, day.mark().filtered());
     }
 
     /// A mark of a committed ledger entry. Entries come in the order of the log; a later mark replaces an earlier one.

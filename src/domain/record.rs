@@ -29,6 +29,8 @@ pub struct RecordRef<'a> {
     pub record_type: Option<&'a str>,
     pub workload: Option<&'a str>,
     pub operation: Option<&'a str>,
+    /// `UserId` as it was written, in its quotes: only who asks for it pays for reading it.
+    user: Option<&'a str>,
     /// `CreationTime` in seconds since 1970. A fraction is cut off; without a zone it is UTC.
     pub created: Option<i64>,
     /// The record is larger than the splitter's limit, and this is its real length in bytes.
@@ -44,8 +46,16 @@ struct Entry {
     record_type: Option<Range<usize>>,
     workload: Option<Range<usize>>,
     operation: Option<Range<usize>>,
+    user: Option<Range<usize>>,
     created: Option<i64>,
     oversize: Option<u64>,
+}
+
+impl<'a> RecordRef<'a> {
+    /// `UserId`, decoded; copied only where it holds an escape.
+    pub fn user(&self) -> Option<Cow<'a, str>> {
+        unquoted(self.user?)
+    }
 }
 
 impl Batch {
@@ -94,6 +104,7 @@ impl Batch {
             record_type: self.keep(facts.record_type.as_deref()),
             workload: self.keep(facts.workload.as_deref()),
             operation: self.keep(facts.operation.as_deref()),
+            user: self.keep(facts.user.as_deref()),
             created: facts.created,
             oversize: None,
         };
@@ -122,6 +133,7 @@ impl Batch {
             record_type: text(&entry.record_type),
             workload: text(&entry.workload),
             operation: text(&entry.operation),
+            user: text(&entry.user),
             created: entry.created,
             oversize: entry.oversize,
         }
@@ -136,6 +148,8 @@ pub(super) struct Facts<'a> {
     record_type: Option<Cow<'a, str>>,
     workload: Option<Cow<'a, str>>,
     operation: Option<Cow<'a, str>>,
+    /// In its quotes.
+    user: Option<Cow<'a, str>>,
     created: Option<i64>,
 }
 
@@ -187,6 +201,7 @@ impl<'a> Facts<'a> {
             record_type: sound(self.record_type),
             workload: sound(self.workload),
             operation: sound(self.operation),
+            user: sound(self.user),
             created: self.created,
         }
     }
@@ -219,6 +234,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
                         Name::RecordType => facts.record_type = whole_number(members.next_value()?),
                         Name::Workload => facts.workload = string(members.next_value()?),
                         Name::Operation => facts.operation = string(members.next_value()?),
+                        Name::UserId => facts.user = quoted(members.next_value()?),
                         Name::CreationTime => {
                             facts.created = string(members.next_value()?).as_deref().and_then(epoch_seconds);
                         }
@@ -242,6 +258,7 @@ enum Name {
     RecordType,
     Workload,
     Operation,
+    UserId,
     CreationTime,
     Other { is_doubtful: bool },
 }
@@ -263,6 +280,7 @@ impl<'de> Deserialize<'de> for Name {
                     b"RecordType" => Name::RecordType,
                     b"Workload" => Name::Workload,
                     b"Operation" => Name::Operation,
+                    b"UserId" => Name::UserId,
                     b"CreationTime" => Name::CreationTime,
                     _ => Name::Other { is_doubtful: name.iter().any(|byte| *byte < b' ') },
                 })
@@ -275,7 +293,15 @@ impl<'de> Deserialize<'de> for Name {
 
 /// The text of a JSON string; `None` for any other value, and for a string that is no Unicode (a lone surrogate).
 fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    let quoted = value.get();
+    unquoted(value.get())
+}
+
+/// A JSON string as it stands; `None` for any other value.
+fn quoted(value: &RawValue) -> Option<Cow<'_, str>> {
+    value.get().starts_with('"').then(|| Cow::Borrowed(value.get()))
+}
+
+fn unquoted(quoted: &str) -> Option<Cow<'_, str>> {
     let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
@@ -355,6 +381,24 @@ mod tests {
     fn a_lone_surrogate_costs_only_the_text_that_has_it() {
         let read = facts(r#"{"Operation":"\ud83d","\ud83d":1,"Workload":"w","Id":"\ud83d"}"#);
         assert_eq!((read.operation, read.id, read.workload.as_deref()), (None, None, Some("w")));
+    }
+
+    #[test]
+    fn a_user_is_a_string_and_read_only_when_asked_for() {
+        let user = |record: &str| {
+            let mut batch = Batch::new();
+            batch.append(record.as_bytes(), RecordId::of_bytes(b"", 0), &facts(record));
+            batch.iter().next().unwrap().user().map(Cow::into_owned)
+        };
+        assert_eq!(user(r#"{"UserId":"ada@contoso.example"}"#).as_deref(), Some("ada@contoso.example"));
+        assert_eq!(user(r#"{"\u0055serId":"CONTOSO\\ada"}"#).as_deref(), Some(r"CONTOSO\ada"));
+        assert_eq!(user(r#"{"UserId":"a","UserId":""}"#).as_deref(), Some(""));
+        for none in [r#"{}"#, r#"{"UserId":null}"#, r#"{"UserId":7}"#, r#"{"UserId":"\ud83d"}"#, r#"{"userid":"a"}"#] {
+            assert_eq!(user(none), None, "{none}");
+        }
+        assert_eq!(user(r#"{"UserId":"a","UserId":["b"]}"#), None);
+        let read = Facts::of(b"{\"UserId\":\"a\xff\",\"Workload\":\"w\"}").unwrap();
+        assert_eq!((read.user, read.workload.as_deref()), (None, Some("w")));
     }
 
     #[test]

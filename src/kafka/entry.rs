@@ -16,7 +16,7 @@ pub struct Entry<'a> {
     /// Empty for [`EntryKind::Began`]; for a replay's beginning see [`ReplayStep::Began`].
     pub content_id: &'a str,
     pub kind: EntryKind,
-    /// Ids published, or refreshed, by the transaction of this entry; at most [`Entry::MAX_IDS`].
+    /// Ids published, filtered or refreshed by the transaction of this entry; at most [`Entry::MAX_IDS`].
     pub ids: Cow<'a, [RecordId]>,
 }
 
@@ -28,6 +28,8 @@ pub enum EntryKind {
     Ids,
     /// The content's end, with the last of its ids.
     Settled(Mark),
+    /// Ids of records that a filter dropped, from a content that may have more to come.
+    Filtered,
     /// A replay published the ids once more, on purpose. Says nothing of what the connector has published.
     Replayed { replay: Uuid, step: ReplayStep },
 }
@@ -62,7 +64,7 @@ impl Entry<'_> {
         }
         match &self.kind {
             EntryKind::Began { start_from } => put_time(&mut out, *start_from),
-            EntryKind::Ids => {}
+            EntryKind::Ids | EntryKind::Filtered => {}
             EntryKind::Settled(mark) => put_mark(&mut out, mark),
             EntryKind::Replayed { replay, step } => put_replay(&mut out, *replay, *step),
         }
@@ -91,6 +93,7 @@ impl<'a> Entry<'a> {
             1 => EntryKind::Began { start_from: rest.time()? },
             2 => EntryKind::Ids,
             3 => EntryKind::Settled(rest.mark()?),
+            4 => EntryKind::Filtered,
             5 => EntryKind::Replayed { replay: Uuid::from_bytes(rest.array()?), step: rest.step()? },
             code => return Err(NotAnEntry::Unknown { what: "kind", code }),
         };
@@ -122,11 +125,13 @@ pub enum NotAnEntry {
 const VERSION: u8 = 1;
 
 impl EntryKind {
+    /// Codes are never given to another meaning.
     fn code(&self) -> u8 {
         match self {
             Self::Began { .. } => 1,
             Self::Ids => 2,
             Self::Settled(_) => 3,
+            Self::Filtered => 4,
             Self::Replayed { .. } => 5,
         }
     }
@@ -295,6 +300,32 @@ mod tests {
     }
 
     #[test]
+    fn a_filtered_entry_is_these_bytes() {
+        let entry = Entry {
+            group: "g",
+            content_type: ContentType::Dlp,
+            content_id: "c",
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]), RecordId([8; 16])].into(),
+        };
+        let expected = [&[1, 4, 5][..], b"\0\0\0\x01g\0\0\0\x01c", &[0, 0, 0, 2], &[7; 16], &[8; 16]].concat();
+        assert_eq!(entry.encode(), expected);
+        assert_eq!(Entry::decode(&expected), Ok(entry));
+    }
+
+    #[test]
+    fn the_largest_entry_is_within_what_a_broker_takes() {
+        let entry = Entry {
+            group: &"g".repeat(200),
+            content_type: ContentType::Dlp,
+            content_id: &"c".repeat(1_000),
+            kind: EntryKind::Filtered,
+            ids: vec![RecordId([7; 16]); Entry::MAX_IDS].into(),
+        };
+        assert!(entry.encode().len() < 512 * 1_024);
+    }
+
+    #[test]
     fn a_strange_entry_is_named_and_not_guessed_at() {
         let entry = Entry {
             group: "g",
@@ -335,6 +366,7 @@ mod tests {
         prop_oneof![
             time().prop_map(|start_from| EntryKind::Began { start_from }),
             Just(EntryKind::Ids),
+            Just(EntryKind::Filtered),
             (any::<u128>(), steps).prop_map(|(id, step)| EntryKind::Replayed { replay: Uuid::from_u128(id), step }),
             mark.prop_map(|(outcome, recheck, created, settled, records)| EntryKind::Settled(Mark {
                 outcome,

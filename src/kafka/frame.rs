@@ -1,11 +1,13 @@
 //! A record as a message: its topic, key, headers and timestamp. Whoever publishes records does it through here.
 
+use std::borrow::Cow;
+
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::publisher::Message;
 use crate::{
-    config::{Headers, Kafka, TimestampSource},
-    domain::{Listed, RecordRef},
+    config::{Headers, Kafka, Redact, TimestampSource},
+    domain::{Listed, REDACTED_MEMBER, RecordRef, redacted},
 };
 
 /// A header whose value is longer than this says more than a header should, and is left out.
@@ -14,6 +16,9 @@ pub const LONGEST_HEADER: usize = 1_024;
 /// What a record's key and headers may take beside its value.
 const RECORD_FRAMING: usize = 1_024;
 
+/// The header of a record that something was taken out of. Its value names the member.
+const REDACTED_HEADER: &str = "redacted";
+
 /// What all records of a content have in common.
 pub struct Frame {
     topic: String,
@@ -21,11 +26,13 @@ pub struct Frame {
     common: Vec<(&'static str, String)>,
     headers: Headers,
     timestamp: TimestampSource,
+    /// Nothing is published unredacted that the settings redact: there is no way around a frame.
+    redacts: bool,
 }
 
 impl Frame {
     /// For the records of `content` that go to `topic`.
-    pub fn of(kafka: &Kafka, content: &Listed, topic: String) -> Self {
+    pub fn of(kafka: &Kafka, redact: Redact, content: &Listed, topic: String) -> Self {
         let mut common = Vec::new();
         if kafka.headers.tenant_id {
             common.push(("tenant_id", content.source.tenant.to_string()));
@@ -33,7 +40,8 @@ impl Frame {
         if kafka.headers.content_id {
             common.push(("content_id", content.content_id.clone()));
         }
-        Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp }
+        let redacts = redact.sensitive_information_detections;
+        Self { topic, common, headers: kafka.headers, timestamp: kafka.timestamp, redacts }
     }
 
     /// The same with a header that every record has, whatever the settings say of headers.
@@ -43,32 +51,34 @@ impl Frame {
         self
     }
 
-    /// Whether a message of at most `limit` bytes can carry the record.
+    /// Whether a message of at most `limit` bytes can carry the record as it came.
     pub fn fits(record: &RecordRef<'_>, limit: usize) -> bool {
         record.oversize.is_none() && record.bytes.len() + record.key.map_or(0, str::len) + RECORD_FRAMING <= limit
     }
 
     pub fn message<'a>(&'a self, record: &RecordRef<'a>) -> Message<'a> {
+        let value = if self.redacts { redacted(record.bytes) } else { Cow::Borrowed(record.bytes) };
         let created = record.created.filter(|_| self.timestamp == TimestampSource::Created);
         Message {
             topic: &self.topic,
             partition: None,
             key: record.key.map(str::as_bytes),
-            value: record.bytes,
-            headers: self.headers_of(record),
+            headers: self.headers_of(record, matches!(value, Cow::Owned(_))),
+            value,
             timestamp: created.and_then(|seconds| seconds.checked_mul(1_000)),
         }
     }
 
-    fn headers_of(&self, record: &RecordRef<'_>) -> Option<OwnedHeaders> {
+    fn headers_of(&self, record: &RecordRef<'_>, is_redacted: bool) -> Option<OwnedHeaders> {
         let own = [
             ("record_type", record.record_type.filter(|_| self.headers.record_type)),
             ("workload", record.workload.filter(|_| self.headers.workload)),
             ("operation", record.operation.filter(|_| self.headers.operation)),
+            (REDACTED_HEADER, is_redacted.then_some(REDACTED_MEMBER)),
         ];
-        let own = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
-        let all = self.common.iter().map(|(key, value)| (*key, value.as_str())).chain(own);
-        let mut headers = OwnedHeaders::new_with_capacity(self.common.len() + 3);
+        let present = own.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let all = self.common.iter().map(|(key, value)| (*key, value.as_str())).chain(present);
+        let mut headers = OwnedHeaders::new_with_capacity(self.common.len() + own.len());
         for (key, value) in all.filter(|(_, value)| value.len() <= LONGEST_HEADER) {
             headers = headers.insert(Header { key, value: Some(value) });
         }

@@ -2,6 +2,7 @@
 //! Every call blocks, so it lives on the writer's own thread. Acknowledgements are never awaited one by one.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -86,7 +87,7 @@ impl Publisher {
     ///
     /// # Errors
     /// See [`TransactionError`].
-    pub fn send(&self, message: Message<'_>) -> Result<(), TransactionError> {
+    pub fn send(&self, mut message: Message<'_>) -> Result<(), TransactionError> {
         let mut record = message.record(self.round);
         let mut deadline = None;
         loop {
@@ -191,18 +192,19 @@ pub struct Message<'a> {
     /// By the key's hash when there is none.
     pub partition: Option<i32>,
     pub key: Option<&'a [u8]>,
-    pub value: &'a [u8],
+    pub value: Cow<'a, [u8]>,
     pub headers: Option<OwnedHeaders>,
     /// Milliseconds since 1970; now when there is none.
     pub timestamp: Option<i64>,
 }
 
-impl<'a> Message<'a> {
-    fn record(self, round: usize) -> BaseRecord<'a, [u8], [u8], usize> {
-        let mut record = BaseRecord::with_opaque_to(self.topic, round).payload(self.value);
+impl Message<'_> {
+    /// What librdkafka takes, with the headers, which it owns.
+    fn record(&mut self, round: usize) -> BaseRecord<'_, [u8], [u8], usize> {
+        let mut record = BaseRecord::with_opaque_to(self.topic, round).payload(&*self.value);
         record.partition = self.partition;
         record.timestamp = self.timestamp;
-        record.headers = self.headers;
+        record.headers = self.headers.take();
         record.key = self.key.map(ToBytes::to_bytes);
         record
     }

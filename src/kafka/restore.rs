@@ -236,11 +236,12 @@ fn take(
     let ledger = restored.ledgers.entry(source).or_default();
     // Entries from before are read for their beginnings only.
     if needed <= day {
-        entry.ids.iter().for_each(|id| ledger.restore_id(*id, day));
+        let restore = if entry.kind == EntryKind::Filtered { Ledger::restore_filtered } else { Ledger::restore_id };
+        entry.ids.iter().for_each(|id| restore(ledger, *id, day));
     }
     match entry.kind {
         EntryKind::Began { start_from } => _ = restored.began.insert(source, start_from),
-        EntryKind::Ids | EntryKind::Replayed { .. } => {}
+        EntryKind::Ids | EntryKind::Filtered | EntryKind::Replayed { .. } => {}
         EntryKind::Settled(mark) => ledger.restore_mark(ContentKey::of(entry.content_id), mark),
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The one thread that publishes: it owns the producer, the ledgers and the backlogs of our partitions, and so decides
 //! alone what is new. Fetched records come in, transactions go out. Everything in here may block; nothing is async.
 
+mod intake; // the records of a batch, one by one
 mod outcome; // how a fetch that ended is settled or tried again
 mod owned; // a partition that is ours
 mod ownership; // partitions come and go
@@ -438,14 +439,7 @@ impl Writer {
 
     /// The attempt that a ticket names, if it still means anything.
     fn current(&mut self, ticket: Ticket) -> Option<&mut Owned> {
-        match self.partitions.get_mut(&ticket.partition) {
-            Some(Partition::Owned(owned))
-                if owned.epoch == ticket.epoch && owned.running.contains_key(&ticket.attempt) =>
-            {
-                Some(owned)
-            }
-            _ => None,
-        }
+        current(&mut self.partitions, ticket)
     }
 
     /// The tenant's name in metrics.
@@ -468,6 +462,16 @@ impl Writer {
             Err(TransactionError::Fenced(cause)) => Err(WriterError::Fenced(cause.to_string())),
             Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
         }
+    }
+}
+
+/// The partition of the attempt that a ticket names, if it still means anything.
+fn current(partitions: &mut BTreeMap<i32, Partition>, ticket: Ticket) -> Option<&mut Owned> {
+    match partitions.get_mut(&ticket.partition) {
+        Some(Partition::Owned(owned)) if owned.epoch == ticket.epoch && owned.running.contains_key(&ticket.attempt) => {
+            Some(owned)
+        }
+        _ => None,
     }
 }
 

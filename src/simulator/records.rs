@@ -13,6 +13,9 @@ use super::{
 };
 use crate::domain::{RecordId, Source};
 
+/// How many users a tenant's records tell of.
+const USERS: u32 = 20;
+
 /// Where a record stands: in which arrival, and at which place of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
@@ -163,7 +166,8 @@ impl Records {
         let template = &self.templates[template];
         // The event lies a few minutes before its content; the second tells neighbours apart.
         let event_ns = at(home.arrival) - 300_000_000_000;
-        template.write(self.guid(home), event_time(event_ns), u64::from(home.record % 60), serial(home), out);
+        let (second, user) = (u64::from(home.record % 60), u64::from(home.record % USERS));
+        template.write(self.guid(home), event_time(event_ns), second, user, serial(home), out);
         let bytes = self.record_bytes(home.arrival).saturating_sub(template.bytes() + Template::TAIL.len());
         Fill { seed: serial(home), bytes }
     }

@@ -12,10 +12,13 @@ pub(super) struct Template {
     id_at: Option<usize>,
     time_at: usize,
     serial_at: usize,
+    user_at: usize,
 }
 
 const ID: &str = "00000000-0000-0000-0000-000000000000";
 const TIME: &str = "0000-00-00T00:00:00";
+/// The user, up to the two digits that tell users apart.
+const USER: &str = "employee";
 /// The leading 9 puts every serial beyond 2^53, where an f64 would round it, and below 2^63.
 const SERIAL: &str = "9000000000000000000";
 
@@ -36,8 +39,8 @@ impl Template {
         self.head.len()
     }
 
-    /// The head, its holes filled. `time` lacks the second, which is below 60.
-    pub(super) fn write(&self, id: Uuid, time: [u8; 16], second: u64, serial: u64, out: &mut Vec<u8>) {
+    /// The head, its holes filled. `time` lacks the second, which is below 60; `user` is below 100.
+    pub(super) fn write(&self, id: Uuid, time: [u8; 16], second: u64, user: u64, serial: u64, out: &mut Vec<u8>) {
         let from = out.len();
         out.extend_from_slice(&self.head);
         let head = &mut out[from..];
@@ -46,6 +49,7 @@ impl Template {
         }
         head[self.time_at..self.time_at + 16].copy_from_slice(&time);
         digits(&mut head[self.time_at + 17..self.time_at + 19], second);
+        digits(&mut head[self.user_at..self.user_at + 2], user);
         digits(&mut head[self.serial_at + 1..self.serial_at + SERIAL.len()], serial);
     }
 
@@ -59,6 +63,7 @@ impl Template {
             id_at: value_of("Id").map(|at| at + 1),
             time_at: value_of("CreationTime").expect("every member list has it") + 1,
             serial_at: value_of("Serial").expect("every member list has it"),
+            user_at: value_of("UserId").expect("every member list has it") + 1 + USER.len(),
             head: head.into_bytes(),
         }
     }
@@ -83,7 +88,7 @@ fn members(source: Source) -> Vec<String> {
         "\"UserType\":0,\"Version\":1".to_owned(),
         format!("\"Workload\":\"{workload}\""),
         "\"ClientIP\":\"[2001:db8::17]:51234\"".to_owned(),
-        "\"UserId\":\"amara.okafor@contoso.example\"".to_owned(),
+        format!("\"UserId\":\"{USER}00@contoso.example\""),
         format!("\"Serial\":{SERIAL}"),
         "\"AppAccessContext\":{\"AADSessionId\":\"022f6ffa-d9a8-58b3-bc0a-354faf31553c\",\"APIId\":\"\"}".to_owned(),
         "\"ObjectId\":\"https://contoso.example/sites/Finanzen/Lohnabrechnung – Müller & Söhne №7.pdf\"".to_owned(),

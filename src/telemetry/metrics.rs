@@ -30,6 +30,7 @@ pub struct Metrics {
     pub records_published_total: IntCounterVec,
     pub record_bytes_published_total: IntCounterVec,
     pub records_duplicate_total: IntCounterVec,
+    pub records_filtered_total: IntCounterVec,
     pub records_without_id_total: IntCounterVec,
     pub gaps_total: IntCounterVec,
     // service; labels tenant, and operation, status
@@ -118,6 +119,11 @@ impl Metrics {
             records_duplicate_total: r.counters(
                 "records_duplicate_total",
                 "Records that came again and were not published again.",
+                SOURCE,
+            ),
+            records_filtered_total: r.counters(
+                "records_filtered_total",
+                "Records that filter.drop kept from being published.",
                 SOURCE,
             ),
             records_without_id_total: r.counters(
@@ -221,6 +227,7 @@ impl Metrics {
             &self.records_published_total,
             &self.record_bytes_published_total,
             &self.records_duplicate_total,
+            &self.records_filtered_total,
             &self.records_without_id_total,
         ] {
             counters.with_label_values(&source);
@@ -256,6 +263,7 @@ impl Metrics {
             &self.records_published_total,
             &self.record_bytes_published_total,
             &self.records_duplicate_total,
+            &self.records_filtered_total,
             &self.records_without_id_total,
             &self.gaps_total,
             &self.api_requests_total,

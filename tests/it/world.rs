@@ -47,6 +47,8 @@ pub struct World {
     group: String,
     max_record_bytes: usize,
     settings: Vec<(&'static str, String)>,
+    /// At the end of every file of settings.
+    lines: String,
     /// Up to when everything was published; contents may go on coming when nobody fetches them any more.
     complete_to: Cell<Option<Timestamp>>,
     _turn: Turn,
@@ -75,6 +77,7 @@ impl World {
             group: unique("group"),
             max_record_bytes: 8_128 * 1_024,
             settings: Vec::new(),
+            lines: String::new(),
             complete_to: Cell::new(None),
             _turn: turn,
         }
@@ -83,6 +86,11 @@ impl World {
     /// A setting of all processes started from now on, by its key: `fetch.recheck`, `tenants[0].id`.
     pub fn set(&mut self, key: &'static str, value: impl ToString) {
         self.settings.push((key, value.to_string()));
+    }
+
+    /// Lines of the settings file, for what has no variable. Whole groups that are not in [`Self::yaml`].
+    pub fn write(&mut self, lines: &str) {
+        lines.clone_into(&mut self.lines);
     }
 
     /// Records that are longer become gaps.
@@ -237,7 +245,8 @@ kafka:
   session_timeout: {session}s
 log:
   level: o365feed=debug,info
-",
+{lines}",
+            lines = self.lines,
             id = self.tenant.id,
             client = self.tenant.client_id,
             kinds = kinds.join(", "),

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::book::{Book, BookError};
 use crate::{
-    config::Kafka,
+    config::{Kafka, Redact},
     domain::{Batch, ContentKey, Listed, RecordId, Source},
     kafka::{Entry, EntryKind, Frame, Message, Publisher, ReplayStep, TransactionError, partition_of},
     telemetry::Metrics,
@@ -35,6 +35,7 @@ pub(super) struct Done {
 /// The producer of a replay and what it remembers. Every call blocks.
 pub(super) struct Press<'a> {
     kafka: &'a Kafka,
+    redact: Redact,
     publisher: Publisher,
     pub(super) book: Book,
     /// By all presses of this run.
@@ -89,18 +90,24 @@ impl<'a> Press<'a> {
     ///
     /// # Errors
     /// When Kafka cannot be reached or refuses.
-    pub(super) fn set_up(kafka: &'a Kafka, origin: Origin, done: Done, limit: usize) -> Result<Self, PressError> {
+    pub(super) fn set_up(
+        kafka: &'a Kafka,
+        redact: Redact,
+        origin: Origin,
+        done: Done,
+        limit: usize,
+    ) -> Result<Self, PressError> {
         let publisher = Publisher::new(kafka, &Metrics::new())?;
         publisher.init(PREDECESSOR)?;
         match origin {
             Origin::Fresh(book) => {
-                let mut press = Self { kafka, publisher, book, done, open: None, limit };
+                let mut press = Self { kafka, redact, publisher, book, done, open: None, limit };
                 press.write_beginning()?;
                 Ok(press)
             }
             Origin::Ledger(replay) => {
                 let book = Book::read(kafka, replay)?;
-                Ok(Self { kafka, publisher, book, done, open: None, limit })
+                Ok(Self { kafka, redact, publisher, book, done, open: None, limit })
             }
         }
     }
@@ -131,7 +138,8 @@ impl<'a> Press<'a> {
         let (source, mut published) = (content.source, 0);
         let topic = self.book.topic.clone();
         let topic = topic.unwrap_or_else(|| self.kafka.output_topic(source.tenant, source.content_type));
-        let frame = Frame::of(self.kafka, content, topic).with_header(HEADER, self.book.replay.to_string());
+        let frame =
+            Frame::of(self.kafka, self.redact, content, topic).with_header(HEADER, self.book.replay.to_string());
         let limit = self.limit;
         self.open()?;
         for record in batch.iter().filter(|record| self.book.is_new(source, record.identity)) {
@@ -226,7 +234,7 @@ impl<'a> Press<'a> {
             topic: &self.kafka.ledger_topic(),
             partition: Some(partition_of(source.tenant, self.kafka.partitions)),
             key: Some(source.tenant.to_string().as_bytes()),
-            value: &entry.encode(),
+            value: entry.encode().into(),
             headers: None,
             timestamp: None,
         })

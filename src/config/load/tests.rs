@@ -159,6 +159,63 @@ concurrency: 3
 }
 
 #[test]
+fn filters_keep_their_order_and_topics_are_filled_in() {
+    let lines = "\
+filter:
+  drop: >
+    operation in (FilePreviewed, \"Page Viewed\")
+    and not user ~ \"*@contoso.example\"
+  route:
+    zebra: operation = SharingSet
+    \"{prefix}.apple\": workload = Exchange
+    mango: 'record_type = 15'
+redact: {sensitive_information_detections: true}
+kafka: {topic_prefix: p}
+";
+    let file = format!("{}{lines}", tenant("secret_file: /s"));
+    let settings = from(&file, &[("O365FEED_FILTER__ROUTE", "")]).unwrap();
+    let topics: Vec<_> = settings.filter.routes.iter().map(|route| route.topic.as_str()).collect();
+    assert_eq!(topics, ["zebra", "p.apple", "mango"]);
+    assert_eq!(
+        settings.filter.drop.as_ref().unwrap().to_string(),
+        r#"operation in ("FilePreviewed", "Page Viewed") and not user ~ "*@contoso.example""#
+    );
+    assert!(settings.redact.sensitive_information_detections);
+    let env = [("O365FEED_FILTER__DROP", "user = a")];
+    assert_eq!(from(&file, &env).unwrap().filter.drop.unwrap().to_string(), "user = \"a\"");
+
+    let alone = "filter: {route: {zebra: operation = SharingSet}}";
+    assert_eq!(read(Some(("f", alone)), azure(&[]), "h").unwrap().filter.routes.len(), 1);
+    assert!(from(&tenant("secret_file: /s"), &[]).unwrap().filter.is_off());
+}
+
+#[test]
+fn faults_of_filters_name_the_line_and_the_column() {
+    let lines = "\
+filter:
+  drop: operation = Page Viewed
+  route:
+    a topic: operation = SharingSet
+    o365.feed.ledger: operation = SharingSet
+    \"{tenant}.x\": operation = SharingSet
+    twice: operation = SharingSet
+    \"{prefix}.b\": operation == SharingSet
+    \"{prefix}.c\": user = ada
+    o365.c: user = ada
+    twice: user = ada
+    empty:
+    list: [a, b]
+redact:
+  sensitive_information_detections: maybe
+";
+    let env = [("O365FEED_FILTER__ROUTE", "x: user = a"), ("O365FEED_FILTER__ROUTES__X", "user = a")];
+    let twice = from(&format!("{}{lines}", tenant("secret_file: /s")), &env).unwrap_err();
+    let once = lines.replace("    twice: user = ada\n", "");
+    let rest = from(&format!("{}{once}", tenant("secret_file: /s")), &env).unwrap_err();
+    insta::assert_snapshot!(format!("{twice}\n----\n{rest}"));
+}
+
+#[test]
 fn yaml_that_cannot_be_read_names_the_line() {
     for (text, line) in [
         ("kafka:\n  group: a\n  group: b\n", 3),

@@ -1,4 +1,4 @@
-//! The day under which an id is filed, and its form in one byte.
+//! The day under which an id is filed and what became of its record, in one byte.
 
 use std::num::NonZeroU8;
 
@@ -20,18 +20,29 @@ impl Day {
     }
 }
 
-/// Days after which a mark comes again. Not 256: one value of the byte is an empty slot.
-const CYCLE: i32 = 255;
+/// Days after which a mark comes again. Not 128: the byte 0 is an empty slot.
+const CYCLE: i32 = 127;
 
-/// A day modulo [`CYCLE`]. Tells days apart that are less than half a cycle from each other, which is far more than an
-/// id is remembered.
+/// The bit beside the day: the record was dropped by a filter.
+const FILTERED: u8 = 0x80;
+
+/// A day modulo [`CYCLE`], of an id that was published or filtered. Tells days apart that are less than half a cycle
+/// from each other, which is far more than an id is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DayMark(NonZeroU8);
 
 impl DayMark {
+    pub(super) fn filtered(self) -> Self {
+        Self(self.0 | FILTERED)
+    }
+
+    pub(super) fn is_filtered(self) -> bool {
+        self.0.get() & FILTERED != 0
+    }
+
     pub(super) fn is_before(self, day: Day) -> bool {
-        let distance = (day.0 - (i32::from(self.0.get()) - 1)).rem_euclid(CYCLE);
-        (1..=CYCLE / 2).contains(&distance)
+        let within = i32::from(self.0.get() & !FILTERED) - 1;
+        (1..=CYCLE / 2).contains(&(day.0 - within).rem_euclid(CYCLE))
     }
 }
 
@@ -60,8 +71,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn marks_order_days_up_to_four_months_apart(day in -100_000_i32..100_000, apart in -120_i32..=120) {
-            prop_assert_eq!(Day(day).mark().is_before(Day(day + apart)), apart > 0);
+        fn marks_order_days_up_to_two_months_apart(day in -100_000_i32..100_000, apart in -63_i32..=63) {
+            let (published, filtered) = (Day(day).mark(), Day(day).mark().filtered());
+            prop_assert_eq!(published.is_before(Day(day + apart)), apart > 0);
+            prop_assert_eq!(filtered.is_before(Day(day + apart)), apart > 0);
+            prop_assert!(filtered.is_filtered() && !published.is_filtered());
         }
     }
 }

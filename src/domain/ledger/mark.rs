@@ -43,6 +43,14 @@ pub struct Mark {
     pub records: u32,
 }
 
+/// Records of a content that were not known before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub published: u32,
+    /// Dropped by a filter.
+    pub filtered: u32,
+}
+
 /// A content is fetched a second time when its first fetch came within this of its creation.
 const FRESH: SignedDuration = SignedDuration::from_hours(1);
 
@@ -64,11 +72,10 @@ impl Mark {
         Self { outcome, created, settled, recheck, records }
     }
 
-    /// The mark after the second fetch, which published `found` records. A second fetch that could not be had found
-    /// nothing and is no gap: the content was published.
-    pub fn rechecked(self, settled: Timestamp, found: u32) -> Self {
-        let recheck = if found == 0 { Recheck::Empty } else { Recheck::Grown };
-        Self { settled, recheck, records: self.records.saturating_add(found), ..self }
+    /// The mark after the second fetch. One that could not be had found nothing and is no gap: the content was published.
+    pub fn rechecked(self, settled: Timestamp, found: Found) -> Self {
+        let recheck = if found == Found::default() { Recheck::Empty } else { Recheck::Grown };
+        Self { settled, recheck, records: self.records.saturating_add(found.published), ..self }
     }
 
     /// Whether a sweep at `now` may try this gap again (rule 20).

@@ -46,6 +46,33 @@ fn an_aborted_refresh_is_asked_for_again() {
     assert_eq!(ledger.see(id(1), Day(4)), Seen::Refresh);
 }
 
+/// Rule 23: whatever the layer, the day and the restart, a filtered id is known, and known as filtered.
+#[test]
+fn a_filtered_id_stays_filtered_and_an_abort_undoes_it() {
+    let mut ledger = Ledger::new();
+    for end in [Ledger::abort, Ledger::commit] {
+        assert_eq!(ledger.see(id(1), Day(0)), Seen::New);
+        ledger.filter(id(1), Day(0));
+        assert_eq!(ledger.see(id(1), Day(0)), Seen::Repeat);
+        end(&mut ledger);
+    }
+    assert_eq!(ledger.see(id(1), Day(0)), Seen::Repeat);
+    for _ in 0..2 {
+        assert_eq!(ledger.see(id(1), Day(5)), Seen::RefreshFiltered);
+        assert_eq!(ledger.see(id(1), Day(5)), Seen::Repeat);
+        ledger.abort();
+    }
+    ledger.restore_filtered(id(2), Day(3));
+    assert_eq!(ledger.see(id(2), Day(3)), Seen::Repeat);
+    assert_eq!(ledger.see(id(2), Day(5)), Seen::RefreshFiltered);
+    ledger.forget(Day(20), 8, None, at(-30, 0));
+    ledger.commit();
+    ledger.forget(Day(20), 8, None, at(-30, 0));
+    ledger.forget(Day(21), 8, None, at(-30, 0));
+    assert_eq!(ledger.ids(), 0);
+    assert_eq!(ledger.see(id(2), Day(21)), Seen::New);
+}
+
 /// Rule 13: a long backlog keeps the ids around its oldest content, and a day before that content.
 #[test]
 fn an_unsettled_content_keeps_the_days_that_it_may_repeat() {
@@ -114,11 +141,11 @@ fn rechecks_become_a_sample_until_one_finds_something() {
         if n % 100 == 0 || n == 999 {
             assert_eq!(due(&ledger), 2_000, "after {n} rechecks");
         }
-        ledger.settle(key(n), published(at(1, 0)).rechecked(at(1, 5), 0));
+        ledger.settle(key(n), published(at(1, 0)).rechecked(at(1, 5), Found::default()));
         ledger.commit();
     }
     assert!((10..90).contains(&due(&ledger)), "{}", due(&ledger));
-    ledger.settle(key(0), published(at(1, 0)).rechecked(at(1, 5), 3));
+    ledger.settle(key(0), published(at(1, 0)).rechecked(at(1, 5), Found { published: 0, filtered: 3 }));
     assert!(due(&ledger) < 90, "not before the commit");
     ledger.commit();
     assert_eq!(due(&ledger), 2_000);
@@ -128,7 +155,9 @@ fn rechecks_become_a_sample_until_one_finds_something() {
 #[derive(Clone, Debug)]
 enum Step {
     See(u32),
+    SeeAndFilter(u32),
     Restore(u32),
+    RestoreFiltered(u32),
     Settle(u32, u32),
     Commit,
     Abort,
@@ -138,7 +167,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        30 => (0_u32..40).prop_map(Step::See),
+        20 => (0_u32..40).prop_map(Step::See),
+        10 => (0_u32..40).prop_map(Step::SeeAndFilter),
+        2 => (0_u32..40).prop_map(Step::RestoreFiltered),
         5 => (0_u32..40).prop_map(Step::Restore),
         5 => (0_u32..10, 0_u32..100).prop_map(|(n, records)| Step::Settle(n, records)),
         4 => Just(Step::Commit),
@@ -153,26 +184,36 @@ proptest! {
     #[test]
     fn it_agrees_with_plain_maps(steps in prop::collection::vec(step(), 0..400)) {
         let mut ledger = Ledger::new();
-        let (mut ids, mut marks) = (HashMap::<u32, i32>::new(), HashMap::<u32, Mark>::new());
+        // The day of each id, and whether it was filtered.
+        let (mut ids, mut marks) = (HashMap::<u32, (i32, bool)>::new(), HashMap::<u32, Mark>::new());
         let (mut open_ids, mut open_marks) = (ids.clone(), marks.clone());
         let (mut today, mut reached) = (0, None);
         for step in steps {
             match step {
-                Step::See(n) => {
+                Step::See(n) | Step::SeeAndFilter(n) => {
                     let known = open_ids.get(&n).or_else(|| ids.get(&n)).copied();
                     let expected = match known {
                         None => Seen::New,
-                        Some(day) if day < today => Seen::Refresh,
+                        Some((day, false)) if day < today => Seen::Refresh,
+                        Some((day, true)) if day < today => Seen::RefreshFiltered,
                         Some(_) => Seen::Repeat,
                     };
                     prop_assert_eq!(ledger.see(id(n), Day(today)), expected);
+                    let filters = expected == Seen::New && matches!(step, Step::SeeAndFilter(_));
+                    if filters {
+                        ledger.filter(id(n), Day(today));
+                    }
                     if expected != Seen::Repeat {
-                        open_ids.insert(n, today);
+                        open_ids.insert(n, (today, filters || expected == Seen::RefreshFiltered));
                     }
                 }
                 Step::Restore(n) => {
                     ledger.restore_id(id(n), Day(today));
-                    ids.insert(n, today);
+                    ids.insert(n, (today, false));
+                }
+                Step::RestoreFiltered(n) => {
+                    ledger.restore_filtered(id(n), Day(today));
+                    ids.insert(n, (today, true));
                 }
                 Step::Settle(n, records) => {
                     let mark = Mark::new(Outcome::Published, at(today, 0), at(today, 2), records);
@@ -194,7 +235,7 @@ proptest! {
                     let cutoff = unsettled.map_or(i32::MAX, |oldest| oldest - 1).min(today - i32::from(window));
                     // What is committed late under an earlier day goes with the next day.
                     if reached.replace(cutoff) != Some(cutoff) {
-                        ids.retain(|_, day| *day >= cutoff);
+                        ids.retain(|_, (day, _)| *day >= cutoff);
                     }
                 }
             }

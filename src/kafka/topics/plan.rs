@@ -56,6 +56,7 @@ pub(super) fn topics(settings: &Settings) -> Vec<Planned> {
         .tenants
         .iter()
         .flat_map(|tenant| tenant.content_types.iter().map(|kind| kafka.output_topic(tenant.id, *kind)))
+        .chain(settings.filter.routes.iter().map(|route| route.topic.clone()))
         .collect();
     let mut topics = vec![
         internal(kafka.listings_topic(), Role::Listings, kafka.partitions, LISTINGS_RETENTION),
@@ -92,10 +93,10 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         config::{
-            Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, StartFrom,
+            Cloud, Credential, Dedupe, Fetch, Http, ListingSettings, Log, LogFormat, Quota, Recheck, Redact, StartFrom,
             Subscriptions, Tenant,
         },
-        domain::{ContentType, TenantId},
+        domain::{ContentType, Expression, Filter, Route, TenantId},
         kafka::client,
     };
 
@@ -119,6 +120,10 @@ pub(super) mod tests {
         );
         settings.kafka.topic_template = "{prefix}.{tenant}.{content_type}".into();
         assert_eq!(names(&settings).len(), 3 + 2 * 5);
+        let route = |topic: &str| Route { topic: topic.into(), records: Expression::parse("user = a").unwrap() };
+        settings.filter.routes = vec![route("hot"), route("o365.cold")];
+        assert_eq!(names(&settings).len(), 3 + 2 * 5 + 2);
+        assert!(names(&settings).contains(&"hot".to_owned()));
     }
 
     #[test]
@@ -150,6 +155,8 @@ pub(super) mod tests {
             },
             fetch: Fetch { concurrency: 1, memory_bytes: 1, recheck: Recheck::Off },
             dedupe: Dedupe { window: second },
+            filter: Filter::default(),
+            redact: Redact::default(),
             kafka: client::tests::settings(),
             http: Http { listen: ([127, 0, 0, 1], 0).into() },
             log: Log { format: LogFormat::Text, level: "info".into() },

@@ -11,7 +11,7 @@ use super::{
     publish::gap_of,
 };
 use crate::{
-    domain::{Backoff, Fate, GapReason, Mark, Outcome, Want},
+    domain::{Backoff, Fate, Found, GapReason, Mark, Outcome, Want},
     kafka::{EntryKind, Gap, TransactionError},
     pipeline::fetch::{Broken, Ended},
 };
@@ -129,7 +129,7 @@ impl Writer {
         broken: Option<&Broken>,
         now: Timestamp,
     ) -> Result<(), TransactionError> {
-        let (content, published) = (&running.listing.content, u64::from(running.published));
+        let (content, published) = (&running.listing.content, u64::from(running.found.published));
         let word = match settled {
             Outcome::Published => "published",
             Outcome::Moved => "moved",
@@ -171,13 +171,12 @@ impl Writer {
 
 /// The mark of a content that ended so.
 fn mark(running: &Running, before: Option<Mark>, outcome: Outcome, now: Timestamp) -> Mark {
-    let found = running.published;
     match (running.want, before) {
         (Want::Recheck, Some(before)) => match outcome {
-            Outcome::Published => before.rechecked(now, found),
+            Outcome::Published => before.rechecked(now, running.found),
             // The first fetch stands.
-            _ => before.rechecked(now, 0),
+            _ => before.rechecked(now, Found::default()),
         },
-        _ => Mark::new(outcome, running.listing.content.created, now, found),
+        _ => Mark::new(outcome, running.listing.content.created, now, running.found.published),
     }
 }

@@ -9,7 +9,8 @@ use super::Ticket;
 use crate::{
     config::Recheck,
     domain::{
-        Added, Attempt, AttemptId, Backlog, ContentKey, Ledger, Listing, Outcome, RecordId, Source, TenantId, Want,
+        Added, Attempt, AttemptId, Backlog, ContentKey, Found, Ledger, Listing, Outcome, RecordId, Source, TenantId,
+        Want,
     },
     kafka::Restored,
     pipeline::{desk::Wanted, fetch::Job},
@@ -30,8 +31,8 @@ pub struct Owned {
     again: HashMap<(Source, ContentKey), Want>,
     /// Answers in a row that said a content is not there, or is no JSON.
     pub misses: HashMap<(Source, ContentKey), u32>,
-    /// Records of contents that are not settled which earlier attempts published, committed.
-    so_far: HashMap<(Source, ContentKey), u32>,
+    /// Records of contents that are not settled which earlier attempts found, committed.
+    so_far: HashMap<(Source, ContentKey), Found>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
     stop: CancellationToken,
@@ -42,10 +43,23 @@ pub struct Running {
     pub listing: Listing,
     pub want: Want,
     /// Ids of the open transaction that are not in a ledger entry yet.
-    pub unwritten: Vec<RecordId>,
-    /// Records published of the content, by this attempt and those before it.
-    pub published: u32,
+    pub unwritten: Unwritten,
+    /// Records found in the content, by this attempt and those before it.
+    pub found: Found,
     cancel: CancellationToken,
+}
+
+/// Ids that are to be written to the ledger, by what became of their records.
+#[derive(Default)]
+pub struct Unwritten {
+    pub published: Vec<RecordId>,
+    pub filtered: Vec<RecordId>,
+}
+
+impl Unwritten {
+    pub fn is_empty(&self) -> bool {
+        self.published.is_empty() && self.filtered.is_empty()
+    }
 }
 
 impl Owned {
@@ -115,8 +129,8 @@ impl Owned {
             Running {
                 listing: attempt.listing.clone(),
                 want,
-                unwritten: Vec::new(),
-                published: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
+                unwritten: Unwritten::default(),
+                found: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
                 cancel: cancel.clone(),
             },
         );
@@ -152,9 +166,9 @@ impl Owned {
                 _ => matches!(mark.outcome, Outcome::Gap(_)),
             })
         });
-        for running in self.running.values().filter(|running| 0 < running.published) {
+        for running in self.running.values().filter(|running| running.found != Found::default()) {
             let content = &running.listing.content;
-            self.so_far.insert((content.source, content.key()), running.published);
+            self.so_far.insert((content.source, content.key()), running.found);
         }
     }
 

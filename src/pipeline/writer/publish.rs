@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use tracing::error;
 
-use super::{Ticket, Writer, ownership::Beginnings};
+use super::{Ticket, Writer, intake::Intake, owned::Owned, ownership::Beginnings};
 use crate::{
-    domain::{Batch, Day, GapReason, Listed, Listing, RecordRef, Seen, Source},
-    kafka::{Entry, EntryKind, Frame, Gap, LONGEST_HEADER, Message, MissingRecord, TransactionError, UnlistedSpan},
+    domain::{Batch, GapReason, Listing, Source},
+    kafka::{Entry, EntryKind, Gap, Message, TransactionError, UnlistedSpan},
 };
 
 impl Writer {
@@ -17,29 +17,28 @@ impl Writer {
         }
         self.open_for_sending()?;
         // The open may have found that the partition is not ours any more.
-        let Some(content) = self
-            .current(ticket)
-            .and_then(|owned| owned.running.get(&ticket.attempt).map(|running| running.listing.content.clone()))
-        else {
-            return Ok(());
-        };
-        let (now, topic) = (Timestamp::now(), self.output_topic(content.source));
-        let (today, frame) = (Day::of(now), Frame::of(&self.parts.settings.kafka, &content, topic));
+        let Some(mut intake) = self.intake(ticket) else { return Ok(()) };
         for record in batch.iter() {
-            let Some(owned) = self.current(ticket) else { return Ok(()) };
-            let seen = owned.ledgers.entry(content.source).or_default().see(record.identity, today);
-            if let Some(running) = owned.running.get_mut(&ticket.attempt)
-                && seen != Seen::Repeat
-            {
-                running.unwritten.push(record.identity);
-                running.published += u32::from(seen == Seen::New);
-            }
-            match seen {
-                Seen::New => self.send_record(ticket, &content, &frame, &record, now)?,
-                Seen::Repeat | Seen::Refresh => self.tally(content.source, |tally| tally.duplicates += 1),
-            }
+            intake.take(&record)?;
+        }
+        let (listing, too_large) = intake.finish();
+        let now = Timestamp::now();
+        // A record that no topic takes is named, and the rest of its content goes on.
+        for record in too_large {
+            let gap = Gap { record: Some(record), ..gap_of(&listing, GapReason::Oversize, now) };
+            self.send_gap(listing.content.source, &gap)?;
         }
         Ok(())
+    }
+
+    /// What the records of a batch need; `None` when the ticket means nothing any more.
+    fn intake(&mut self, ticket: Ticket) -> Option<Intake<'_>> {
+        let Self { parts, partitions, open, record_limit, .. } = self;
+        let Owned { ledgers, running, .. } = super::current(partitions, ticket)?;
+        let running = running.get_mut(&ticket.attempt)?;
+        let source = running.listing.content.source;
+        let ledger = ledgers.entry(source).or_default();
+        Some(Intake::new(parts, *record_limit, ledger, running, &mut open.as_mut()?.tally))
     }
 
     /// [`Writer::open`] for those who can only abort; what ends the writer comes again with the next look.
@@ -48,53 +47,6 @@ impl Writer {
             self.ended = Some(ended);
             TransactionError::Abort(rdkafka::error::KafkaError::Canceled)
         })
-    }
-
-    fn send_record(
-        &mut self,
-        ticket: Ticket,
-        content: &Listed,
-        frame: &Frame,
-        record: &RecordRef<'_>,
-        now: Timestamp,
-    ) -> Result<(), TransactionError> {
-        let size = record.oversize.unwrap_or(record.bytes.len() as u64);
-        if !Frame::fits(record, self.record_limit) {
-            return self.oversize(ticket, record.key, size, now);
-        }
-        self.parts.publisher.send(frame.message(record))?;
-        let delay = record.created.and_then(|created| u32::try_from(now.as_second() - created).ok());
-        self.tally(content.source, |tally| {
-            tally.published += 1;
-            tally.bytes += size;
-            tally.without_id += u64::from(record.key.is_none());
-            tally.delays.extend(delay);
-        });
-        if let Some(open) = &mut self.open {
-            open.tally.records += 1;
-            open.tally.bytes += size;
-        }
-        Ok(())
-    }
-
-    /// A record that no topic takes is named, and the rest of its content goes on.
-    fn oversize(
-        &mut self,
-        ticket: Ticket,
-        record_id: Option<&str>,
-        size: u64,
-        now: Timestamp,
-    ) -> Result<(), TransactionError> {
-        let Some(listing) = self.current(ticket).and_then(|owned| {
-            let running = owned.running.get_mut(&ticket.attempt)?;
-            running.published = running.published.saturating_sub(1);
-            Some(running.listing.clone())
-        }) else {
-            return Ok(());
-        };
-        let record_id = record_id.filter(|id| id.len() <= LONGEST_HEADER).map(str::to_owned);
-        let gap = Gap { record: Some(MissingRecord { record_id, size }), ..gap_of(&listing, GapReason::Oversize, now) };
-        self.send_gap(listing.content.source, &gap)
     }
 
     /// Tells of a gap: in the topic, in the metrics once committed, and in the log.
@@ -118,7 +70,7 @@ impl Writer {
             topic: &self.parts.settings.kafka.gaps_topic(),
             partition: Some(0),
             key: Some(key.as_bytes()),
-            value: &gap.to_json(),
+            value: gap.to_json().into(),
             headers: None,
             timestamp: None,
         })
@@ -172,10 +124,6 @@ impl Writer {
         if let Some(open) = &mut self.open {
             add(open.tally.sources.entry(source).or_default());
         }
-    }
-
-    fn output_topic(&self, source: Source) -> String {
-        self.parts.settings.kafka.output_topic(source.tenant, source.content_type)
     }
 }
 

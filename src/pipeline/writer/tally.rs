@@ -9,7 +9,9 @@ use crate::domain::{GapReason, Source};
 
 #[derive(Default)]
 pub struct Tally {
-    pub records: u64,
+    /// To be written to the ledger.
+    pub ids: u64,
+    /// Of records.
     pub bytes: u64,
     pub sources: HashMap<Source, SourceTally>,
 }
@@ -19,6 +21,7 @@ pub struct SourceTally {
     pub published: u64,
     pub bytes: u64,
     pub duplicates: u64,
+    pub filtered: u64,
     pub without_id: u64,
     /// Seconds between an event and its publishing.
     pub delays: Vec<u32>,
@@ -50,6 +53,7 @@ impl Writer {
         metrics.records_published_total.with_label_values(&labels).inc_by(done.published);
         metrics.record_bytes_published_total.with_label_values(&labels).inc_by(done.bytes);
         metrics.records_duplicate_total.with_label_values(&labels).inc_by(done.duplicates);
+        metrics.records_filtered_total.with_label_values(&labels).inc_by(done.filtered);
         metrics.records_without_id_total.with_label_values(&labels).inc_by(done.without_id);
         let [tenant, kind] = labels;
         for outcome in &done.outcomes {

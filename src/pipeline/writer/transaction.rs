@@ -9,7 +9,7 @@ use std::{
 use rdkafka::{Offset, TopicPartitionList, consumer::ConsumerGroupMetadata};
 use tracing::{debug, error, warn};
 
-use super::{Partition, Writer, WriterError, tally::Tally};
+use super::{Partition, Writer, WriterError, owned::Unwritten, tally::Tally};
 use crate::{
     config::Delivery,
     domain::{Listing, RecordId, TenantId},
@@ -31,11 +31,12 @@ struct Pending {
     listing: Listing,
     partition: i32,
     kind: EntryKind,
-    ids: Vec<RecordId>,
+    ids: Unwritten,
 }
 
-/// A transaction is cut when it holds so much, whatever its age.
-const MOST_RECORDS: u64 = 50_000;
+/// A transaction is cut when it holds so much, whatever its age. Ids are counted and not records: those of records that
+/// are dropped or were published long ago are written too.
+const MOST_IDS: u64 = 50_000;
 const MOST_BYTES: u64 = 24 << 20;
 
 /// Aborts without a commit between them after which `/readyz` tells.
@@ -50,7 +51,7 @@ impl Transaction {
     }
 
     fn is_due(&self, interval: Duration) -> bool {
-        self.due_in(interval).is_zero() || MOST_RECORDS <= self.tally.records || MOST_BYTES <= self.tally.bytes
+        self.due_in(interval).is_zero() || MOST_IDS <= self.tally.ids || MOST_BYTES <= self.tally.bytes
     }
 }
 
@@ -105,7 +106,7 @@ impl Writer {
             }
         }
         if let Some(open) = self.open.take() {
-            debug!(records = open.tally.records, bytes = open.tally.bytes, "committed");
+            debug!(ids = open.tally.ids, bytes = open.tally.bytes, "committed");
             self.account(open.tally);
         }
         Ok(())
@@ -156,7 +157,7 @@ impl Writer {
     }
 
     /// Has a ledger entry written with the open transaction.
-    pub(super) fn enter(&mut self, listing: &Listing, partition: i32, kind: EntryKind, ids: Vec<RecordId>) {
+    pub(super) fn enter(&mut self, listing: &Listing, partition: i32, kind: EntryKind, ids: Unwritten) {
         if let Some(open) = &mut self.open {
             open.entries.push(Pending { listing: listing.clone(), partition, kind, ids });
         }
@@ -177,24 +178,28 @@ impl Writer {
 
     /// Writes an entry of a content, in as many messages as its ids need; the last one carries the kind.
     fn write_entry(&self, pending: &Pending) -> Result<(), TransactionError> {
-        let Pending { listing, partition, kind, ids } = pending;
-        let source = listing.content.source;
-        let mut rest = ids.as_slice();
-        loop {
-            let (now, later) = rest.split_at(rest.len().min(Entry::MAX_IDS));
-            let entry = Entry {
-                group: &self.parts.settings.kafka.group,
-                content_type: source.content_type,
-                content_id: &listing.content.content_id,
-                kind: if later.is_empty() { *kind } else { EntryKind::Ids },
-                ids: Cow::Borrowed(now),
-            };
-            self.send_entry(source.tenant, *partition, &entry)?;
-            if later.is_empty() {
-                return Ok(());
-            }
+        let Pending { kind, ids: Unwritten { published, filtered }, .. } = pending;
+        filtered.chunks(Entry::MAX_IDS).try_for_each(|ids| self.write_ids(pending, EntryKind::Filtered, ids))?;
+        let mut rest = published.as_slice();
+        while Entry::MAX_IDS < rest.len() {
+            let (now, later) = rest.split_at(Entry::MAX_IDS);
+            self.write_ids(pending, EntryKind::Ids, now)?;
             rest = later;
         }
+        // Ids that are none say nothing, unlike an end without any.
+        if *kind == EntryKind::Ids && rest.is_empty() { Ok(()) } else { self.write_ids(pending, *kind, rest) }
+    }
+
+    fn write_ids(&self, pending: &Pending, kind: EntryKind, ids: &[RecordId]) -> Result<(), TransactionError> {
+        let content = &pending.listing.content;
+        let entry = Entry {
+            group: &self.parts.settings.kafka.group,
+            content_type: content.source.content_type,
+            content_id: &content.content_id,
+            kind,
+            ids: Cow::Borrowed(ids),
+        };
+        self.send_entry(content.source.tenant, pending.partition, &entry)
     }
 
     pub(super) fn send_entry(
@@ -207,7 +212,7 @@ impl Writer {
             topic: &self.parts.settings.kafka.ledger_topic(),
             partition: Some(partition),
             key: Some(tenant.to_string().as_bytes()),
-            value: &entry.encode(),
+            value: entry.encode().into(),
             headers: None,
             timestamp: None,
         })

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Partition, Writer, WriterError, ownership::Beginnings};
+use super::{Partition, Writer, WriterError, owned::Unwritten, ownership::Beginnings};
 use crate::{
-    domain::{AttemptId, Day, Listing, Mark, Outcome},
+    domain::{AttemptId, Day, Found, Listing, Mark, Outcome},
     kafka::{EntryKind, Message, TransactionError, listing_parts},
 };
 
@@ -141,7 +141,7 @@ impl Writer {
         let ledger = owned.ledgers.entry(source).or_default();
         let mark = match ledger.committed_mark(&content).copied() {
             // A second look does not move, it ends: the first fetch stands, a gap stays one until the next sweep.
-            Some(before) if before.outcome == Outcome::Published => before.rechecked(now, 0),
+            Some(before) if before.outcome == Outcome::Published => before.rechecked(now, Found::default()),
             Some(before) if matches!(before.outcome, Outcome::Gap(_)) => Mark { settled: now, ..before },
             _ => Mark::new(Outcome::Moved, listing.content.created, now, 0),
         };
@@ -151,7 +151,7 @@ impl Writer {
             self.send_copy(partition, listing)?;
             self.tally(source, |tally| tally.outcomes.push("moved"));
         }
-        self.enter(listing, partition, EntryKind::Settled(mark), Vec::new());
+        self.enter(listing, partition, EntryKind::Settled(mark), Unwritten::default());
         Ok(())
     }
 
@@ -161,7 +161,7 @@ impl Writer {
             topic: &self.parts.settings.kafka.listings_topic(),
             partition: Some(partition),
             key: Some(key.as_bytes()),
-            value: &value,
+            value: (&*value).into(),
             headers: Some(headers),
             timestamp: None,
         })
