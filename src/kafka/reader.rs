@@ -30,6 +30,8 @@ pub enum ReadFrom {
     Start,
     /// The first message whose timestamp is not older.
     Time(Timestamp),
+    /// Where our group goes on; the start where it has not been.
+    Committed,
     /// What comes from now on.
     End,
 }
@@ -89,6 +91,7 @@ impl TopicReader {
                 let first = match from {
                     ReadFrom::Start => low,
                     ReadFrom::End => high,
+                    ReadFrom::Committed => committed(&marks, topic, partition)?.map_or(low, |at| at.clamp(low, high)),
                     ReadFrom::Time(time) => offset_at(&marks, topic, partition, time)?.unwrap_or(high),
                 };
                 assigned.add_partition_offset(topic, partition, Offset::Offset(first))?;
@@ -175,6 +178,17 @@ fn offset_at(consumer: &BaseConsumer, topic: &str, partition: i32, time: Timesta
     let mut asked = TopicPartitionList::new();
     asked.add_partition_offset(topic, partition, Offset::Offset(time.as_millisecond().max(0)))?;
     let found = consumer.offsets_for_times(asked, ANSWER)?;
+    Ok(match found.elements().first().map(|element| element.offset()) {
+        Some(Offset::Offset(offset)) => Some(offset),
+        _ => None,
+    })
+}
+
+/// The group's committed offset.
+fn committed(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<Option<i64>> {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let found = consumer.committed_offsets(asked, ANSWER)?;
     Ok(match found.elements().first().map(|element| element.offset()) {
         Some(Offset::Offset(offset)) => Some(offset),
         _ => None,

@@ -1,5 +1,5 @@
 //! The topics: created if missing, checked if there. Exactly-once leans on their settings (docs/exactly-once.md, section 4).
-//! One door: [`ensure`].
+//! Two doors: [`ensure`], and [`inspect`], which only looks.
 
 mod check; // found against planned, and the line that mends it
 mod cluster; // what a cluster has, and its creation of what it has not
@@ -35,6 +35,16 @@ pub async fn ensure(settings: &Settings) -> Result<(), TopicError> {
     let unfit = check::check(&settings.kafka, &planned, &found);
     problems.extend(unfit.into_iter().filter(|problem| !refused.contains(problem.topic())));
     if problems.is_empty() { Ok(()) } else { Err(TopicError::Unfit(problems)) }
+}
+
+/// Everything that [`ensure`] would find wrong, missing topics first of all; creates nothing.
+///
+/// # Errors
+/// [`TopicError::Unreachable`] when no broker answers.
+pub async fn inspect(settings: &Settings) -> Result<Vec<Problem>, TopicError> {
+    let cluster = Cluster::of(&settings.kafka)?;
+    let planned = plan::topics(settings);
+    Ok(check::check(&settings.kafka, &planned, &cluster.find(&planned).await?))
 }
 
 /// Why the topics cannot be used.
