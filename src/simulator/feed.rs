@@ -17,7 +17,7 @@ use super::{
     clock::{at_ns, ns, wire_ms},
     counts::Operation,
     fault::{Damage, Failure, ThrottleShape},
-    scenario::RepeatedStart,
+    scenario::{Disabled, RepeatedStart},
     server::{Shared, SimTenant},
     source::{Content, Named, SHARD, SimSource},
     token::Grant,
@@ -66,6 +66,8 @@ pub(super) fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
         Some((Failure::Silence, _)) => return None,
         Some((Failure::Status(status), before)) => down(status, before),
         Some((Failure::Denied, _)) => Answer::denied(),
+        Some((Failure::Code(number), _)) => Answer::error(400, &format!("AF{number}"), "As the scenario wants it."),
+        Some((Failure::AuditOff, _)) => audit_off(shared, call),
         Some((Failure::Throttled(shape), _)) => throttled(shared, call, shape, publisher),
         _ if !is_admitted => throttled(shared, call, shared.faults.faults().throttle, publisher),
         _ => perform(shared, call).unwrap_or_else(|refusal| refusal),
@@ -75,8 +77,17 @@ pub(super) fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
         Some((Failure::Stall, _)) => answer.ending(Ending::Stall),
         Some((Failure::ByteOrderMark, _)) => answer.byte_order_mark(),
         Some((Failure::Close, _)) => answer.header("connection", "close"),
+        Some((Failure::Slow(ms), _)) => answer.after(Duration::from_millis(ms.into())),
+        Some((Failure::StrayLink, _)) => answer.header("NextPageUri", "https://elsewhere.example/api/v1.0/next"),
         _ => answer,
     })
+}
+
+/// The unified audit log is switched off, or the tenant is not provisioned (docs/api/contract.md 3.1).
+fn audit_off(shared: &Shared, call: &Call) -> Answer {
+    let text =
+        format!("Microsoft.Office.Compliance.Audit.DataServiceException: Tenant {} does not exist.", call.tenant);
+    Answer::error(400, &format!("StartSubscription [CorrId={}]", shared.correlation()), text)
 }
 
 /// 500 in either of its texts, anything else as a proxy says it.
@@ -198,12 +209,16 @@ fn unsubscribed() -> Answer {
     Answer::error(400, "AF20022", "No subscription found for the specified content type.")
 }
 
+fn disabled() -> Answer {
+    Answer::error(400, "AF20023", "The subscription was disabled.")
+}
+
 fn subscriptions(tenant: &SimTenant) -> Answer {
     let known = tenant.sources.iter().filter_map(|source| {
         let subscription = source.subscription();
-        subscription
-            .is_enabled()
-            .then(|| json!({"contentType": subscription.spelled, "status": "enabled", "webhook": null}))
+        let status = if subscription.disabled.is_some() { "disabled" } else { "enabled" };
+        let is_listed = subscription.is_enabled() || subscription.disabled.is_some();
+        is_listed.then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": null}))
     });
     Answer::json(200, &known.collect::<Value>())
 }
@@ -228,6 +243,9 @@ fn start(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
         let text = "The subscription is already enabled. No property change.";
         return Err(Answer::error(400, "AF20024", text));
     }
+    if source.subscription().disabled == Some(Disabled::ForGood) {
+        return Err(disabled());
+    }
     if !is_enabled {
         source.start(spelled, now);
     }
@@ -245,6 +263,9 @@ fn stop(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
 
 fn content(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
     let (source, spelled) = wanted(grant, call)?;
+    if source.subscription().disabled.is_some() {
+        return Err(disabled());
+    }
     if !source.subscription().is_enabled() {
         return Err(unsubscribed());
     }

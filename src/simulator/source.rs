@@ -9,7 +9,7 @@ use super::{
     clock::ns,
     random::{mix, part},
     records::Records,
-    scenario::{IdModel, SourceScenario},
+    scenario::{Disabled, IdModel, SourceScenario},
 };
 use crate::domain::Source;
 
@@ -35,6 +35,7 @@ pub(super) struct Subscription {
     pub(super) last_start_ns: Option<i64>,
     /// The content type as the caller wrote it.
     pub(super) spelled: String,
+    pub(super) disabled: Option<Disabled>,
 }
 
 /// Arrivals from `from` to before `to` are the subscriber's, once `visible_from` has come.
@@ -64,7 +65,7 @@ pub(super) enum Named {
 
 impl Subscription {
     pub(super) fn is_enabled(&self) -> bool {
-        self.spans.last().is_some_and(|span| span.to_ns.is_none())
+        self.disabled.is_none() && self.spans.last().is_some_and(|span| span.to_ns.is_none())
     }
 
     /// Whether it was ever started.
@@ -84,12 +85,12 @@ impl SimSource {
         let arrivals_seed = mix(seed, &[9, part(&source.to_string())]);
         let always = Span { from_ns: i64::MIN, to_ns: None, visible_from_ns: i64::MIN };
         let spans = if scenario.subscribed { vec![always] } else { Vec::new() };
-        let spelled = source.content_type.as_str().to_owned();
+        let (spelled, disabled) = (source.content_type.as_str().to_owned(), scenario.disabled);
         Self {
             source,
             arrivals: Arrivals::new(start, scenario.history, scenario.live, arrivals_seed),
             records: Records::new(seed, source, &scenario),
-            subscription: Mutex::new(Subscription { spans, last_start_ns: None, spelled }),
+            subscription: Mutex::new(Subscription { spans, last_start_ns: None, spelled, disabled }),
             scenario,
         }
     }
@@ -112,6 +113,7 @@ impl SimSource {
                 visible_from_ns: now_ns.saturating_add(span_ns(self.scenario.first_content_after)),
             }
         };
+        subscription.disabled = None;
         subscription.spans.push(span);
         subscription.last_start_ns = Some(now_ns);
         subscription.spelled = spelled.to_owned();
