@@ -4,10 +4,12 @@
 mod args; // which tenants, content types and times
 mod config; // check and example
 pub mod demo; // the whole pipeline, with nothing set up
+mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
 mod output; // a table for people, JSON for programs
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
+mod token; // what each tenant's token says
 mod tool; // the API for the tools
 mod version; // what this build is made of
 
@@ -22,7 +24,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use crate::{
-    config::{Settings, load},
+    config::{ConfigErrors, Settings, load},
     telemetry,
 };
 
@@ -64,6 +66,16 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Find out what is wrong with settings, network, rights, subscriptions and Kafka, and what to do about it.
+    ///
+    /// Looks at everything between the settings and the records in Kafka, in the order in which things depend on each other, and says of
+    /// each what was seen and what to type or click. Works with broken settings, without a network and without Kafka, and beside a
+    /// running connector. Changes nothing unless --fix is given. docs/doctor.md has all probes and verdicts.
+    Doctor(doctor::DoctorArgs),
+    /// Show what each tenant's token says: audience, tenant, application, roles and expiry.
+    ///
+    /// Asks the login authority for a token and decodes it without verifying. The token itself is never printed.
+    Token(token::TokenArgs),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -102,6 +114,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Doctor(args) => within_runtime(doctor::run(args)),
+        Command::Token(args) => within_runtime(token::run(args)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
@@ -115,9 +129,14 @@ fn within_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(),
 
 /// The settings from `--config` and the environment.
 fn settings(from: &SettingsFrom) -> Result<Settings, Failure> {
+    settings_or_faults(from).map_err(|faults| Failure::new(Exit::Usage, config::told(&faults)))
+}
+
+/// As [`settings`], with every fault for itself.
+fn settings_or_faults(from: &SettingsFrom) -> Result<Settings, ConfigErrors> {
     // A name or value that is no UTF-8 cannot be ours as it stands, but it must show up in a fault rather than vanish.
     let env = std::env::vars_os().map(|(name, text)| (lossy(name), lossy(text)));
-    load(from.config.as_deref(), env, &host_name()).map_err(|faults| Failure::new(Exit::Usage, config::told(&faults)))
+    load(from.config.as_deref(), env, &host_name())
 }
 
 fn lossy(text: std::ffi::OsString) -> String {
