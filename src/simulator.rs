@@ -12,6 +12,7 @@ mod counts; // what callers did
 mod fault; // what goes wrong, and how often
 mod feed; // the operations of the API
 mod gzip; // stored blocks
+mod notifier; // what is sent to webhooks
 mod random; // chance as a hash
 mod records; // the bytes of every record
 mod samples; // the composed records of docs/api/samples
@@ -23,6 +24,7 @@ mod template; // a record with holes
 mod tests; // over HTTP, one a line of the contract
 mod token; // the login service
 mod truth; // what is owed
+mod webhook; // where notifications go, and which
 mod window; // startTime and endTime as the service reads them
 
 pub use self::{
@@ -36,4 +38,5 @@ pub use self::{
     },
     server::Simulator,
     truth::{SourceTruth, Truth, TruthRecord, half_hash},
+    webhook::Notifier,
 };

@@ -137,6 +137,10 @@ async fn counts(State(shared): Sim) -> Response<Body> {
         "missingPublisher": counts.missing_publisher,
         "impatient": counts.impatient,
         "blobGets": counts.blob_gets,
+        "validations": counts.validations,
+        "notifications": counts.notifications,
+        "announced": counts.announced.len(),
+        "webhooksDisabled": counts.webhooks_disabled,
         "tokensOnUnknownPaths": counts.tokens_on_unknown_paths,
     });
     reply(200, &json)

@@ -1,7 +1,7 @@
 //! What callers did: requests by operation and status, how many at once, how many in any sliding minute.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ pub enum Operation {
     Stop,
     Subscriptions,
     Content,
+    Notifications,
     Blob,
     /// No path of this API.
     Unknown,
@@ -33,6 +34,7 @@ impl Operation {
             Self::Stop => "stop",
             Self::Subscriptions => "subscriptions",
             Self::Content => "content",
+            Self::Notifications => "notifications",
             Self::Blob => "blob",
             Self::Unknown => "unknown",
         }
@@ -46,6 +48,7 @@ impl Operation {
             Self::Stop => "StopSubscription",
             Self::Subscriptions => "ListSubscriptions",
             Self::Content => "GetContents",
+            Self::Notifications => "ListNotifications",
             Self::Blob => "GetBlob",
         }
     }
@@ -70,6 +73,14 @@ pub struct Counts {
     pub impatient: u64,
     /// GETs by content id.
     pub blob_gets: BTreeMap<String, u64>,
+    /// Requests that asked a webhook whether it is one, by the status of the answer (0: none came).
+    pub validations: BTreeMap<u16, u64>,
+    /// Requests with notifications, by the status of the answer (0: none came).
+    pub notifications: BTreeMap<u16, u64>,
+    /// Ids of the contents whose notification was taken.
+    pub announced: BTreeSet<String>,
+    /// Webhooks disabled for their failures.
+    pub webhooks_disabled: u64,
     /// Tokens sent to a path that is none of this API.
     pub tokens_on_unknown_paths: u64,
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -17,10 +18,12 @@ use super::{
     clock::{at_ns, ns, wire_ms},
     counts::Operation,
     fault::{Damage, Failure, ThrottleShape},
-    scenario::{Disabled, RepeatedStart},
+    notifier,
+    scenario::{Disabled, RepeatedStart, TenantScenario},
     server::{Shared, SimTenant},
     source::{Content, Named, SHARD, SimSource},
     token::Grant,
+    webhook::{self, Sent},
     window::{Asked, asked},
 };
 use crate::domain::ContentType;
@@ -39,6 +42,8 @@ pub(super) struct Call {
     pub(super) query: Vec<(String, String)>,
     /// Without `Bearer`.
     pub(super) token: Option<String>,
+    /// For a start.
+    pub(super) body: Bytes,
 }
 
 impl Call {
@@ -59,7 +64,7 @@ impl Call {
 }
 
 /// Answers a call. Nothing means that no answer is ever to come.
-pub(super) fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
+pub(super) async fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
     let (publisher, is_admitted) = admit(shared, call);
     let failure = shared.faults.failure(call.operation, &call.key());
     let answer = match failure {
@@ -70,7 +75,7 @@ pub(super) fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
         Some((Failure::AuditOff, _)) => audit_off(shared, call),
         Some((Failure::Throttled(shape), _)) => throttled(shared, call, shape, publisher),
         _ if !is_admitted => throttled(shared, call, shared.faults.faults().throttle, publisher),
-        _ => perform(shared, call).unwrap_or_else(|refusal| refusal),
+        _ => perform(shared, call).await.unwrap_or_else(|refusal| refusal),
     };
     Some(match failure {
         Some((Failure::Reset, _)) => answer.ending(Ending::Reset),
@@ -141,17 +146,18 @@ fn throttled(shared: &Shared, call: &Call, shape: ThrottleShape, publisher: Uuid
     }
 }
 
-fn perform(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
+async fn perform(shared: &Shared, call: &Call) -> Result<Answer, Answer> {
     let grant = authorised(shared, call)?;
     if call.parameter("publisheridentifier").is_some_and(|text| Uuid::try_parse(text).is_err()) {
         return Err(Answer::error(400, "AF20002", "Invalid parameter type: PublisherIdentifier. Expected type: guid"));
     }
     let now = shared.clock.now();
     match call.operation {
-        Operation::Subscriptions => Ok(subscriptions(&grant.tenant)),
-        Operation::Start => start(&grant, call, now),
+        Operation::Subscriptions => Ok(subscriptions(&grant.tenant, now)),
+        Operation::Start => start(shared, &grant, call, now).await,
         Operation::Stop => stop(&grant, call, now),
         Operation::Content => content(shared, &grant, call, now),
+        Operation::Notifications => notifications(shared, &grant, call, now),
         Operation::Blob => blob(shared, &grant, call, now),
         Operation::Token | Operation::Unknown => Err(Answer::page(404)),
     }
@@ -205,6 +211,16 @@ fn wanted<'a>(grant: &'a Grant, call: &'a Call) -> Result<(&'a Arc<SimSource>, &
     Ok((grant.tenant.source(kind), spelled))
 }
 
+/// The answer to whoever reads what is not subscribed.
+fn not_running(source: &SimSource) -> Option<Answer> {
+    let subscription = source.subscription();
+    match (subscription.is_enabled(), subscription.is_broken() || subscription.disabled.is_some()) {
+        (true, _) => None,
+        (false, true) => Some(disabled()),
+        (false, false) => Some(unsubscribed()),
+    }
+}
+
 fn unsubscribed() -> Answer {
     Answer::error(400, "AF20022", "No subscription found for the specified content type.")
 }
@@ -213,23 +229,24 @@ fn disabled() -> Answer {
     Answer::error(400, "AF20023", "The subscription was disabled.")
 }
 
-fn subscriptions(tenant: &SimTenant) -> Answer {
+fn subscriptions(tenant: &SimTenant, now: Timestamp) -> Answer {
     let known = tenant.sources.iter().filter_map(|source| {
-        let subscription = source.subscription();
+        let (subscription, hook) = (source.subscription(), source.hook());
         let status = if subscription.disabled.is_some() { "disabled" } else { "enabled" };
         let is_listed = subscription.is_enabled() || subscription.disabled.is_some();
-        is_listed.then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": null}))
+        is_listed.then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": hook.told(now)}))
     });
     Answer::json(200, &known.collect::<Value>())
 }
 
-fn start(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
+/// Starts a subscription, or gives a running one another webhook, or takes its webhook away.
+async fn start(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
     let (source, spelled) = wanted(grant, call)?;
     let (is_enabled, last_start_ns) = {
         let subscription = source.subscription();
         (subscription.is_enabled(), subscription.last_start_ns)
     };
-    let repeated = grant.tenant.scenario.start;
+    let TenantScenario { start: repeated, broken_by_restart_within, .. } = grant.tenant.scenario;
     let since = last_start_ns.map(|last| now.duration_since(at_ns(last)));
     if let Some(left) = since.map(|since| COOLDOWN - since).filter(|left| *left > SignedDuration::ZERO)
         && repeated == RepeatedStart::Cooldown
@@ -239,17 +256,31 @@ fn start(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
             format!("Too many frequent subscription start requests. Please retry again after {minutes}m {seconds}s");
         return Err(Answer::error(429, "TooManyRequests", text));
     }
-    if is_enabled && repeated != RepeatedStart::Fine {
+    let wish = webhook::wish(&call.body, now)?;
+    let is_change = !is_enabled || source.hook().differs(wish.as_ref());
+    if !is_change && repeated != RepeatedStart::Fine {
         let text = "The subscription is already enabled. No property change.";
         return Err(Answer::error(400, "AF20024", text));
     }
     if source.subscription().disabled == Some(Disabled::ForGood) {
         return Err(disabled());
     }
-    if !is_enabled {
-        source.start(spelled, now);
+    if is_change {
+        // Until the new one is validated there is none; if it never is, the subscription stays without.
+        source.hook().register(None, 0);
+        if let Some(wish) = &wish {
+            let refused = |why: String| webhook::not_validated(wish.address.as_str(), &why);
+            notifier::validate(shared, wish).await.map_err(refused)?;
+        }
+        source.hook().register(wish, source.arrivals.until(ns(now)));
+        if is_enabled {
+            source.subscription().last_start_ns = Some(ns(now));
+        } else {
+            source.start(spelled, now, broken_by_restart_within);
+        }
     }
-    Ok(Answer::json(200, &json!({"contentType": spelled, "status": "enabled", "webhook": null})))
+    let told = source.hook().told(now);
+    Ok(Answer::json(200, &json!({"contentType": spelled, "status": "enabled", "webhook": told})))
 }
 
 fn stop(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
@@ -258,16 +289,14 @@ fn stop(grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
         return Err(unsubscribed());
     }
     source.stop(now);
+    source.hook().register(None, 0);
     Ok(Answer::new(grant.tenant.scenario.stop_status, "text/plain", ""))
 }
 
 fn content(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
     let (source, spelled) = wanted(grant, call)?;
-    if source.subscription().disabled.is_some() {
-        return Err(disabled());
-    }
-    if !source.subscription().is_enabled() {
-        return Err(unsubscribed());
+    if let Some(refusal) = not_running(source) {
+        return Err(refusal);
     }
     let after_ns = call.parameter("nextpage").map(page_mark).transpose()?;
     let (start, end) = (call.parameter("starttime"), call.parameter("endtime"));
@@ -282,27 +311,76 @@ fn content(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Resul
     Ok(match page.last().filter(|_| has_more) {
         Some(last) => {
             let mark = format!("{}${}${SHARD}", stamp(source.arrivals.at(last.last)), stamp(ns(start)));
-            let time = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%S.%7fZ").to_string();
-            let next = format!(
-                "{}/subscriptions/content?contenttype={spelled}&endtime={}&starttime={}&nextpage={mark}",
-                shared.feed_url(&grant.tenant),
-                time(end),
-                time(start)
-            );
+            let next = next_page(&shared.feed_url(&grant.tenant), "content", spelled, (start, end), &mark);
             answer.header(&source.scenario.next_page_header, next)
         }
         None => answer,
     })
 }
 
+/// The history of notifications, by when their contents became available, an entry for each try.
+fn notifications(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Result<Answer, Answer> {
+    let (source, spelled) = wanted(grant, call)?;
+    if let Some(refusal) = not_running(source) {
+        return Err(refusal);
+    }
+    let skip = call.parameter("nextpage").map(entry_mark).transpose()?;
+    let (start, end) = (call.parameter("starttime"), call.parameter("endtime"));
+    let Asked::Span { start, end } = asked(start, end, now, grant.tenant.scenario.windows, skip.is_some())? else {
+        return Ok(Answer::json(200, &json!([])));
+    };
+    let is_asked = |sent: &&Sent| (start..end).contains(&at_ns(ms(source.arrivals.at(sent.content.last))));
+    let hook = source.hook();
+    let (skip, page_size) = (skip.unwrap_or(0), source.scenario.page_size.max(1));
+    let mut left = hook.sent().iter().filter(is_asked).skip(skip);
+    let told = |sent: &Sent| {
+        let mut item = listed(shared, source, spelled, sent.content);
+        item["notificationSent"] = json!(wire_ms(ns(sent.at)));
+        item["notificationStatus"] = json!(sent.status);
+        item
+    };
+    let items: Value = left.by_ref().take(page_size).map(told).collect();
+    let answer = Answer::json(200, &items);
+    Ok(match left.next() {
+        Some(_) => {
+            let mark = format!("{}$entries${SHARD}", skip + page_size);
+            let next = next_page(&shared.feed_url(&grant.tenant), "notifications", spelled, (start, end), &mark);
+            answer.header(&source.scenario.next_page_header, next)
+        }
+        None => answer,
+    })
+}
+
+/// A time as the items write it, cut to milliseconds.
+fn ms(ns: i64) -> i64 {
+    ns.div_euclid(1_000_000) * 1_000_000
+}
+
+/// The URL of the next page as on the wire: names in lower case, `$` as it is, no publisher.
+fn next_page(feed: &str, what: &str, spelled: &str, window: (Timestamp, Timestamp), mark: &str) -> String {
+    let time = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%S.%7fZ").to_string();
+    let (start, end) = (time(window.0), time(window.1));
+    format!("{feed}/subscriptions/{what}?contenttype={spelled}&endtime={end}&starttime={start}&nextpage={mark}")
+}
+
+fn bad_page(text: &str) -> Answer {
+    Answer::error(400, "AF20031", format!("Invalid nextPage Input: {text}."))
+}
+
+fn entry_mark(text: &str) -> Result<usize, Answer> {
+    let parts: Vec<&str> = text.split('$').collect();
+    let [entries, "entries", SHARD] = parts[..] else { return Err(bad_page(text)) };
+    entries.parse().map_err(|_| bad_page(text))
+}
+
 fn page_mark(text: &str) -> Result<i64, Answer> {
-    let bad = || Answer::error(400, "AF20031", format!("Invalid nextPage Input: {text}."));
+    let bad = || bad_page(text);
     let parts: Vec<&str> = text.split('$').collect();
     let [after, start, SHARD] = parts[..] else { return Err(bad()) };
     parse_stamp(start).and(parse_stamp(after)).ok_or_else(bad)
 }
 
-fn listed(shared: &Shared, source: &SimSource, spelled: &str, content: Content) -> Value {
+pub(super) fn listed(shared: &Shared, source: &SimSource, spelled: &str, content: Content) -> Value {
     let id = source.id(content);
     json!({
         "contentUri": format!("{}/audit/{id}", shared.feed_url_of(source.source.tenant)),

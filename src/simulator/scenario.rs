@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
-use super::{clock::Clock, fault::Faults};
+use super::{clock::Clock, fault::Faults, webhook::Notifier};
 use crate::domain::{ContentType, TenantId};
 
 /// One simulated service. The same scenario with the same clock gives the same bytes.
@@ -27,6 +27,8 @@ pub struct Scenario {
     /// Compress when the caller accepts it. The real service: unconfirmed (docs/api/contract.md 3).
     pub gzip: bool,
     pub tenants: Vec<TenantScenario>,
+    /// How webhooks are told of contents.
+    pub notifier: Notifier,
     /// What goes wrong from the start; changed later through [`super::Control`].
     pub faults: Faults,
 }
@@ -42,6 +44,7 @@ impl Default for Scenario {
             date_skew: SignedDuration::ZERO,
             gzip: false,
             tenants: vec![TenantScenario::default()],
+            notifier: Notifier::default(),
             faults: Faults::default(),
         }
     }
@@ -69,6 +72,8 @@ pub struct TenantScenario {
     pub windows: WideWindow,
     /// 200 as documented, or 204 as two clients of Microsoft's expect.
     pub stop_status: u16,
+    /// A start so soon after a stop says that it went well and leaves the subscription broken for ever. Zero: never.
+    pub broken_by_restart_within: Duration,
     pub token_lifetime: Duration,
     /// Waited before every answer of the API.
     pub latency: Duration,
@@ -89,6 +94,7 @@ impl Default for TenantScenario {
             client_id_as_tenant: false,
             windows: WideWindow::Refused { exactly_a_day: false },
             stop_status: 200,
+            broken_by_restart_within: Duration::ZERO,
             token_lifetime: Duration::from_secs(3_599),
             latency: Duration::ZERO,
         }

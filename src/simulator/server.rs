@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -30,11 +30,13 @@ use super::{
     counts::{Counter, Counts, Operation},
     fault::{Failure, FaultBook},
     feed::{self, Call},
+    notifier,
     random::mix,
     scenario::{History, Live, Scenario, SourceScenario, TenantScenario},
     source::SimSource,
     token::{self, Tokens, Version},
     truth::Truth,
+    webhook::Notifier,
 };
 use crate::domain::{ContentType, Source, TenantId};
 
@@ -64,10 +66,13 @@ pub(super) struct Shared {
     pub(super) faults: FaultBook,
     pub(super) counter: Counter,
     pub(super) tokens: Tokens,
+    pub(super) notifier: Notifier,
+    /// Made when the first webhook is called: most runs have none.
+    pub(super) webhook_client: OnceLock<Result<reqwest::Client, String>>,
     date_skew: jiff::SignedDuration,
     gzip: bool,
     correlations: AtomicU64,
-    stop: CancellationToken,
+    pub(super) stop: CancellationToken,
 }
 
 impl Simulator {
@@ -91,6 +96,7 @@ impl Simulator {
             let server = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
             servers.spawn(server.into_future());
         }
+        servers.spawn(notifier::run(Arc::clone(&shared)));
         Ok(Self { shared, control_root, servers })
     }
 
@@ -152,6 +158,8 @@ impl Shared {
             faults: FaultBook::new(scenario.seed, scenario.faults),
             counter: Counter::default(),
             tokens: Tokens::default(),
+            notifier: scenario.notifier,
+            webhook_client: OnceLock::new(),
             date_skew: scenario.date_skew,
             gzip: scenario.gzip,
             correlations: AtomicU64::new(0),
@@ -290,12 +298,14 @@ async fn subscription(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    body: Bytes,
 ) -> Response<Body> {
     let operation = match (method, verb.as_str()) {
         (Method::POST, "start") => Operation::Start,
         (Method::POST, "stop") => Operation::Stop,
         (Method::GET, "list") => Operation::Subscriptions,
         (Method::GET, "content") => Operation::Content,
+        (Method::GET, "notifications") => Operation::Notifications,
         _ => Operation::Unknown,
     };
     shared.counter.note(|counts| match operation {
@@ -303,7 +313,9 @@ async fn subscription(
         Operation::Stop => counts.stops += 1,
         _ => {}
     });
-    call(shared, operation, tenant, String::new(), &uri, &headers).await
+    let query = Call::query(uri.query().unwrap_or(""));
+    let call = Call { operation, tenant, content_id: String::new(), query, token: bearer(&headers), body };
+    answer(shared, call, &headers).await
 }
 
 async fn audit(
@@ -314,25 +326,18 @@ async fn audit(
     headers: HeaderMap,
 ) -> Response<Body> {
     let operation = if method == Method::GET { Operation::Blob } else { Operation::Unknown };
-    call(shared, operation, tenant, content_id, &uri, &headers).await
+    let query = Call::query(uri.query().unwrap_or(""));
+    let call = Call { operation, tenant, content_id, query, token: bearer(&headers), body: Bytes::new() };
+    answer(shared, call, &headers).await
 }
 
-async fn call(
-    shared: Arc<Shared>,
-    operation: Operation,
-    tenant: String,
-    content_id: String,
-    uri: &Uri,
-    headers: &HeaderMap,
-) -> Response<Body> {
+async fn answer(shared: Arc<Shared>, call: Call, headers: &HeaderMap) -> Response<Body> {
     let open = shared.counter.open();
-    if let Some(tenant) = shared.tenant(&tenant).filter(|tenant| !tenant.scenario.latency.is_zero()) {
+    if let Some(tenant) = shared.tenant(&call.tenant).filter(|tenant| !tenant.scenario.latency.is_zero()) {
         tokio::time::sleep(tenant.scenario.latency).await;
     }
-    let query = Call::query(uri.query().unwrap_or(""));
-    let call = Call { operation, tenant, content_id, query, token: bearer(headers) };
-    let answer = feed::answer(&shared, &call);
-    shared.send(operation, answer, headers, open).await
+    let answer = feed::answer(&shared, &call).await;
+    shared.send(call.operation, answer, headers, open).await
 }
 
 /// A path that this API does not have. A token that comes here went to the wrong place.

@@ -1,6 +1,9 @@
 //! One source: which contents a listing shows, what a content id stands for, and since when it is subscribed.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 
@@ -10,6 +13,7 @@ use super::{
     random::{mix, part},
     records::Records,
     scenario::{Disabled, IdModel, SourceScenario},
+    webhook::Hook,
 };
 use crate::domain::Source;
 
@@ -25,6 +29,7 @@ pub(super) struct SimSource {
     pub(super) arrivals: Arrivals,
     pub(super) records: Records,
     subscription: Mutex<Subscription>,
+    hook: Mutex<Hook>,
 }
 
 /// What the service knows about the caller's subscription.
@@ -33,6 +38,8 @@ pub(super) struct Subscription {
     /// In order of time; the last is open while the subscription runs.
     spans: Vec<Span>,
     pub(super) last_start_ns: Option<i64>,
+    /// Started too soon after a stop: it says that it runs, and never does.
+    is_broken: bool,
     /// The content type as the caller wrote it.
     pub(super) spelled: String,
     pub(super) disabled: Option<Disabled>,
@@ -65,7 +72,11 @@ pub(super) enum Named {
 
 impl Subscription {
     pub(super) fn is_enabled(&self) -> bool {
-        self.disabled.is_none() && self.spans.last().is_some_and(|span| span.to_ns.is_none())
+        !self.is_broken && self.disabled.is_none() && self.spans.last().is_some_and(|span| span.to_ns.is_none())
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// Whether it was ever started.
@@ -90,7 +101,8 @@ impl SimSource {
             source,
             arrivals: Arrivals::new(start, scenario.history, scenario.live, arrivals_seed),
             records: Records::new(seed, source, &scenario),
-            subscription: Mutex::new(Subscription { spans, last_start_ns: None, spelled, disabled }),
+            subscription: Mutex::new(Subscription { spans, last_start_ns: None, is_broken: false, spelled, disabled }),
+            hook: Mutex::default(),
             scenario,
         }
     }
@@ -99,11 +111,16 @@ impl SimSource {
         self.subscription.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn hook(&self) -> MutexGuard<'_, Hook> {
+        self.hook.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts the subscription. The first start reaches back and may take its time; a later one begins now.
-    pub(super) fn start(&self, spelled: &str, now: Timestamp) {
+    /// Within `breaks_within` of a stop it is broken for ever, unless that is nothing.
+    pub(super) fn start(&self, spelled: &str, now: Timestamp, breaks_within: Duration) {
         let mut subscription = self.subscription();
         let now_ns = ns(now);
-        let span_ns = |span: std::time::Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+        let span_ns = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
         let span = if subscription.is_known() {
             Span { from_ns: now_ns, to_ns: None, visible_from_ns: now_ns }
         } else {
@@ -114,6 +131,9 @@ impl SimSource {
             }
         };
         subscription.disabled = None;
+        let stopped = subscription.spans.last().and_then(|span| span.to_ns);
+        let breaks = span_ns(breaks_within);
+        subscription.is_broken |= stopped.is_some_and(|stopped| 0 < breaks && now_ns - stopped <= breaks);
         subscription.spans.push(span);
         subscription.last_start_ns = Some(now_ns);
         subscription.spelled = spelled.to_owned();
@@ -202,6 +222,11 @@ impl SimSource {
         }
     }
 
+    /// The content that a listing would have shown at the moment of arrival `i`.
+    pub(super) fn announced(&self, i: u64) -> Content {
+        Content { first: self.range(i).0, last: i }
+    }
+
     /// Whose arrivals are to be seen now.
     pub(super) fn view(&self, now: Timestamp) -> View<'_> {
         let now_ns = ns(now);
@@ -255,7 +280,7 @@ fn ceil_ms(ns: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, time::Duration};
+    use std::collections::BTreeSet;
 
     use jiff::SignedDuration;
 
@@ -382,7 +407,7 @@ mod tests {
     fn s22_what_arrives_while_stopped_never_appears() {
         let source = source(IdModel::Stable, 60.0);
         source.stop(at(100));
-        source.start("Audit.SharePoint", at(200));
+        source.start("Audit.SharePoint", at(200), Duration::ZERO);
         let listed = list(&source, 0, 300, 300);
         let seconds = |content: &Content| (source.arrivals.at(content.last) - ns(at(0))) / 1_000_000_000;
         assert!(listed.iter().all(|content| !(100..200).contains(&seconds(content))));

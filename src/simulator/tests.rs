@@ -4,6 +4,7 @@ mod accounting;
 mod blobs;
 mod feed;
 mod tokens;
+mod webhooks;
 
 use std::time::Duration;
 
