@@ -5,6 +5,7 @@ mod advice; // what a person can do about an error
 mod auth; // tokens, renewed before they lapse, one renewal at a time
 mod blob; // a content's bytes while they arrive
 mod call; // one request: token, permit, answer
+mod claims; // what a token says about itself
 mod classify; // from a bad answer to what happened
 mod client; // list, fetch, subscribe
 mod error; // every way a call can end badly
@@ -13,6 +14,7 @@ mod meter; // this room's metrics
 mod minute; // the used part of the budget
 mod origin; // the token goes to the configured host and nowhere else
 mod pages; // a listing, page by page
+mod reach; // whether a host can be reached at all
 mod wire; // JSON exactly as sent, turned into our types
 
 #[cfg(test)]
@@ -22,8 +24,10 @@ pub use self::{
     auth::TokenState,
     blob::Blob,
     call::Timeouts,
+    claims::Claims,
     client::{Api, TenantApi},
     error::{Answer, ApiError, ApiSetupError, Operation, TokenAnswer},
     pages::Pages,
+    reach::{Line, Obstacle, Reached, Unreached, Way, reach},
     wire::{Notification, Subscription, Webhook},
 };

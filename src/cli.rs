@@ -5,6 +5,7 @@ mod args; // which tenants, content types and times
 mod config; // check and example
 mod content; // what the service offers, listed and brought
 pub mod demo; // the whole pipeline, with nothing set up
+mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
 mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs
@@ -12,6 +13,7 @@ mod replay; // what was published, published again on purpose
 mod run; // the connector itself
 mod signals; // Ctrl-C and SIGTERM
 pub mod simulate; // the API, simulated on a port
+mod token; // what each tenant's token says
 mod tool; // the API for the tools
 mod version; // what this build is made of
 
@@ -26,7 +28,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
 use crate::{
-    config::{Settings, load},
+    config::{ConfigErrors, Settings, load},
     telemetry,
 };
 
@@ -85,6 +87,16 @@ enum Command {
     /// but requests, and what it published is written down in the ledger without counting as published by the connector.
     #[command(after_long_help = replay::MORE)]
     Replay(Box<replay::ReplayArgs>),
+    /// Find out what is wrong with settings, network, rights, subscriptions and Kafka, and what to do about it.
+    ///
+    /// Looks at everything between the settings and the records in Kafka, in the order in which things depend on each other, and says of
+    /// each what was seen and what to type or click. Works with broken settings, without a network and without Kafka, and beside a
+    /// running connector. Changes nothing unless --fix is given. docs/doctor.md has all probes and verdicts.
+    Doctor(doctor::DoctorArgs),
+    /// Show what each tenant's token says: audience, tenant, application, roles and expiry.
+    ///
+    /// Asks the login authority for a token and decodes it without verifying. The token itself is never printed.
+    Token(token::TokenArgs),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -126,6 +138,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Content(command) => within_runtime(content::run(command)),
         Command::Notifications(args) => within_runtime(notifications::run(*args)),
         Command::Replay(args) => within_runtime(replay::run(*args)),
+        Command::Doctor(args) => within_runtime(doctor::run(args)),
+        Command::Token(args) => within_runtime(token::run(args)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
@@ -139,9 +153,14 @@ fn within_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(),
 
 /// The settings from `--config` and the environment.
 fn settings(from: &SettingsFrom) -> Result<Settings, Failure> {
+    settings_or_faults(from).map_err(|faults| Failure::new(Exit::Usage, config::told(&faults)))
+}
+
+/// As [`settings`], with every fault for itself.
+fn settings_or_faults(from: &SettingsFrom) -> Result<Settings, ConfigErrors> {
     // A name or value that is no UTF-8 cannot be ours as it stands, but it must show up in a fault rather than vanish.
     let env = std::env::vars_os().map(|(name, text)| (lossy(name), lossy(text)));
-    load(from.config.as_deref(), env, &host_name()).map_err(|faults| Failure::new(Exit::Usage, config::told(&faults)))
+    load(from.config.as_deref(), env, &host_name())
 }
 
 fn lossy(text: std::ffi::OsString) -> String {

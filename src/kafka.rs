@@ -1,5 +1,6 @@
 //! Kafka as the rest of the connector sees it.
 
+mod checkup; // what a cluster and our group look like
 mod client; // how every client is configured
 mod entry; // a ledger entry as bytes
 mod frame; // a record as a message
@@ -14,6 +15,7 @@ mod restore; // what a partition's new owner must know
 mod topics; // created if missing, checked if there
 
 pub use self::{
+    checkup::{BrokerVersion, Brokers, Group, brokers, group, plain, rehearse},
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry, ReplayStep},
     frame::{Frame, LONGEST_HEADER},
@@ -24,5 +26,5 @@ pub use self::{
     publisher::{Message, Publisher, TransactionError},
     reader::{Next, ReadError, ReadFrom, ReadTo, TopicReader},
     restore::{RestoreError, Restored, restore},
-    topics::{Problem, TopicError, ensure, expect as expect_topics},
+    topics::{Problem, TopicError, ensure, expect as expect_topics, inspect},
 };

@@ -33,7 +33,7 @@ pub use self::{
     counts::{Counts, Operation},
     fault::{ContentFault, Damage, Failure, Faults, Rule, ThrottleShape, When},
     scenario::{
-        BigArrival, Duplicates, History, IdModel, Layout, Live, RepeatedStart, Scenario, SourceScenario,
+        BigArrival, Disabled, Duplicates, History, IdModel, Layout, Live, RepeatedStart, Scenario, SourceScenario,
         TenantScenario, WideWindow,
     },
     server::Simulator,

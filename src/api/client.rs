@@ -6,12 +6,14 @@ use std::{
 };
 
 use jiff::SignedDuration;
+use secrecy::ExposeSecret;
 use url::{Host, Url};
 
 use super::{
     auth::{Auth, TokenState},
     blob::Blob,
     call::{self, Caller, Timeouts},
+    claims::{self, Claims},
     error::{ApiError, ApiSetupError, Operation},
     limiter::Limiter,
     meter::Meter,
@@ -86,13 +88,17 @@ impl Ways {
     }
 
     fn to(&self, url: &Url) -> reqwest::Client {
-        let is_local = match url.host() {
-            Some(Host::Domain(name)) => name == "localhost",
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            None => false,
-        };
-        if is_local { self.local.clone() } else { self.out.clone() }
+        if is_local(url) { self.local.clone() } else { self.out.clone() }
+    }
+}
+
+/// Whether the address is one of this very machine, which no proxy leads to.
+pub(super) fn is_local(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
     }
 }
 
@@ -220,6 +226,16 @@ impl TenantApi {
     /// Those of the token: [`ApiError::Secret`], `TokenRefused`, `TokenThrottled`, `TokenUnavailable`, or no connection.
     pub async fn check_token(&self) -> Result<(), ApiError> {
         self.caller.auth.token().await.map(drop)
+    }
+
+    /// What the token says about itself, decoded and not verified; the token stays in this room.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_token`]; [`ApiError::Unreadable`] when there is a token but it is no JWT.
+    pub async fn claims(&self) -> Result<Claims, ApiError> {
+        let token = self.caller.auth.token().await?;
+        let unreadable = || ApiError::Unreadable { operation: Operation::Token, why: "the token is no JWT".to_owned() };
+        claims::decode(token.text().expose_secret()).ok_or_else(unreadable)
     }
 
     /// Whether there is a token now. Asks nobody.

@@ -137,7 +137,7 @@ pub fn token(body: &[u8]) -> Option<TokenReply> {
 const TOKEN_LIFE_UNSTATED: Duration = Duration::from_secs(600);
 
 /// v1 answers carry numbers as texts, v2 as numbers.
-fn number(value: &Value) -> Option<f64> {
+pub fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64(),
         Value::String(text) => text.trim().parse().ok(),
@@ -346,7 +346,8 @@ pub fn date(headers: &HeaderMap) -> Option<Timestamp> {
     http_date(headers.get(DATE)?.to_str().ok()?)
 }
 
-fn http_date(text: &str) -> Option<Timestamp> {
+/// A time as headers write it.
+pub fn http_date(text: &str) -> Option<Timestamp> {
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
 

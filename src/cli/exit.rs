@@ -19,10 +19,14 @@ pub enum Exit {
     Watchdog,
     /// Something is missing or there twice: `demo` or `reconcile` found it.
     Incomplete,
+    /// `doctor` found something that costs data sooner or later.
+    Ailing,
+    /// `doctor` found something that does not work.
+    Ill,
 }
 
 impl Exit {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Fine,
         Self::Unexpected,
         Self::Usage,
@@ -31,6 +35,8 @@ impl Exit {
         Self::SlotTaken,
         Self::Watchdog,
         Self::Incomplete,
+        Self::Ailing,
+        Self::Ill,
     ];
 
     #[must_use]
@@ -44,6 +50,8 @@ impl Exit {
             Self::SlotTaken => 5,
             Self::Watchdog => 6,
             Self::Incomplete => 7,
+            Self::Ailing => 8,
+            Self::Ill => 9,
         }
     }
 
@@ -57,6 +65,8 @@ impl Exit {
             Self::SlotTaken => "another process uses this slot (kafka.slot)",
             Self::Watchdog => "no progress: the watchdog ended the process; starting again helps",
             Self::Incomplete => "something is missing or repeated, as demo and reconcile tell",
+            Self::Ailing => "doctor found warnings",
+            Self::Ill => "doctor found failures",
         }
     }
 }
@@ -107,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_ending_has_its_own_code() {
-        assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(Exit::ALL.map(Exit::code), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     }
 
     #[test]

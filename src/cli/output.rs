@@ -29,6 +29,11 @@ impl OutputArgs {
         self.output == Form::Json
     }
 
+    /// For commands that also have a flag for JSON.
+    pub(super) fn or_json(self, json: bool) -> Self {
+        if json { Self { output: Form::Json } } else { self }
+    }
+
     /// Prints `value` as JSON, or what `people` makes of it.
     ///
     /// # Errors

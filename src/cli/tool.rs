@@ -26,10 +26,14 @@ impl ToolArgs {
     /// # Errors
     /// Wrong settings.
     pub(super) fn settings(&self) -> Result<Settings, Failure> {
-        let mut settings = settings(&self.from)?;
+        settings(&self.from).map(|settings| self.within(settings))
+    }
+
+    /// The settings with the budget of a tool.
+    pub(super) fn within(&self, mut settings: Settings) -> Settings {
         let own = self.requests_per_minute.unwrap_or(settings.quota.requests_per_minute / 4);
         settings.quota.requests_per_minute = own.max(LEAST);
-        Ok(settings)
+        settings
     }
 }
 

@@ -34,6 +34,8 @@ pub enum ReadFrom {
     Start,
     /// The first message whose timestamp is not older.
     Time(Timestamp),
+    /// Where our group goes on; the start where it has not been.
+    Committed,
     /// What becomes visible from now on: records of a transaction that is open now are among it.
     End,
 }
@@ -94,6 +96,7 @@ impl TopicReader {
                     ReadFrom::Start | ReadFrom::Time(_) => low,
                     // Its own watermark is the last stable offset.
                     ReadFrom::End => consumer.fetch_watermarks(topic, partition, ANSWER)?.1,
+                    ReadFrom::Committed => committed(&marks, topic, partition)?.map_or(low, |at| at.clamp(low, high)),
                 };
                 places.push(Place { topic: topic.clone(), partition, first, end: high });
             }
@@ -245,6 +248,17 @@ fn begin_at(consumer: &BaseConsumer, places: &mut [Place], time: Timestamp) -> K
         };
     }
     Ok(())
+}
+
+/// The group's committed offset.
+fn committed(consumer: &BaseConsumer, topic: &str, partition: i32) -> KafkaResult<Option<i64>> {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let found = consumer.committed_offsets(asked, ANSWER)?;
+    Ok(match found.elements().first().map(|element| element.offset()) {
+        Some(Offset::Offset(offset)) => Some(offset),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

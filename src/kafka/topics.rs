@@ -1,5 +1,5 @@
 //! The topics: created if missing, checked if there. Exactly-once leans on their settings (docs/exactly-once.md, section 4).
-//! Two doors: [`ensure`], and [`expect`] for who creates nothing.
+//! Three doors: [`ensure`]; [`expect`] for who creates nothing; [`inspect`], which only looks.
 
 mod check; // found against planned, and the line that mends it
 mod cluster; // what a cluster has, and its creation of what it has not
@@ -52,6 +52,16 @@ pub async fn expect(settings: &Settings, outputs: &BTreeSet<String>) -> Result<(
     let found = cluster.find(&planned).await?;
     let problems = check::check(&settings.kafka, &planned, &found);
     if problems.is_empty() { Ok(()) } else { Err(TopicError::Unfit(problems)) }
+}
+
+/// Everything that [`ensure`] would find wrong, missing topics first of all; creates nothing.
+///
+/// # Errors
+/// [`TopicError::Unreachable`] when no broker answers.
+pub async fn inspect(settings: &Settings) -> Result<Vec<Problem>, TopicError> {
+    let cluster = Cluster::of(&settings.kafka)?;
+    let planned = plan::topics(settings);
+    Ok(check::check(&settings.kafka, &planned, &cluster.find(&planned).await?))
 }
 
 /// Why the topics cannot be used.

@@ -1,6 +1,6 @@
 //! What goes back to the caller: the envelopes of docs/api/contract.md 5, the headers of 3, and bodies that break.
 
-use std::{io, iter};
+use std::{io, iter, time::Duration};
 
 use axum::{
     body::Body,
@@ -26,6 +26,8 @@ pub(super) struct Answer {
     payload: Payload,
     ending: Ending,
     has_byte_order_mark: bool,
+    /// Waited before it is sent.
+    pub(super) delay: Duration,
 }
 
 #[derive(Debug)]
@@ -52,6 +54,7 @@ impl Answer {
             payload: Payload::Text(text.into()),
             ending: Ending::Whole,
             has_byte_order_mark: false,
+            delay: Duration::ZERO,
         }
     }
 
@@ -92,6 +95,10 @@ impl Answer {
 
     pub(super) fn ending(self, ending: Ending) -> Self {
         Self { ending, ..self }
+    }
+
+    pub(super) fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 
     pub(super) fn byte_order_mark(self) -> Self {

@@ -77,6 +77,14 @@ pub enum Failure {
     ByteOrderMark,
     /// A good answer, after which the connection is closed.
     Close,
+    /// A good answer, so many milliseconds late.
+    Slow(u32),
+    /// 400 with the code `AF` and this number. The login service refuses with `AADSTS` and this number.
+    Code(u32),
+    /// 400 with the free text of a tenant whose audit log is off. Of the login service: no failure.
+    AuditOff,
+    /// A good listing whose link to the next page leads to another host.
+    StrayLink,
 }
 
 /// How a throttled request is answered (docs/api/contract.md 4).

@@ -19,7 +19,7 @@ use super::{
     counts::Operation,
     fault::{Damage, Failure, ThrottleShape},
     notifier,
-    scenario::{RepeatedStart, TenantScenario},
+    scenario::{Disabled, RepeatedStart, TenantScenario},
     server::{Shared, SimTenant},
     source::{Content, Named, SHARD, SimSource},
     token::Grant,
@@ -71,6 +71,8 @@ pub(super) async fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
         Some((Failure::Silence, _)) => return None,
         Some((Failure::Status(status), before)) => down(status, before),
         Some((Failure::Denied, _)) => Answer::denied(),
+        Some((Failure::Code(number), _)) => Answer::error(400, &format!("AF{number}"), "As the scenario wants it."),
+        Some((Failure::AuditOff, _)) => audit_off(shared, call),
         Some((Failure::Throttled(shape), _)) => throttled(shared, call, shape, publisher),
         _ if !is_admitted => throttled(shared, call, shared.faults.faults().throttle, publisher),
         _ => perform(shared, call).await.unwrap_or_else(|refusal| refusal),
@@ -80,8 +82,17 @@ pub(super) async fn answer(shared: &Shared, call: &Call) -> Option<Answer> {
         Some((Failure::Stall, _)) => answer.ending(Ending::Stall),
         Some((Failure::ByteOrderMark, _)) => answer.byte_order_mark(),
         Some((Failure::Close, _)) => answer.header("connection", "close"),
+        Some((Failure::Slow(ms), _)) => answer.after(Duration::from_millis(ms.into())),
+        Some((Failure::StrayLink, _)) => answer.header("NextPageUri", "https://elsewhere.example/api/v1.0/next"),
         _ => answer,
     })
+}
+
+/// The unified audit log is switched off, or the tenant is not provisioned (docs/api/contract.md 3.1).
+fn audit_off(shared: &Shared, call: &Call) -> Answer {
+    let text =
+        format!("Microsoft.Office.Compliance.Audit.DataServiceException: Tenant {} does not exist.", call.tenant);
+    Answer::error(400, &format!("StartSubscription [CorrId={}]", shared.correlation()), text)
 }
 
 /// 500 in either of its texts, anything else as a proxy says it.
@@ -203,9 +214,9 @@ fn wanted<'a>(grant: &'a Grant, call: &'a Call) -> Result<(&'a Arc<SimSource>, &
 /// The answer to whoever reads what is not subscribed.
 fn not_running(source: &SimSource) -> Option<Answer> {
     let subscription = source.subscription();
-    match (subscription.is_enabled(), subscription.is_broken()) {
+    match (subscription.is_enabled(), subscription.is_broken() || subscription.disabled.is_some()) {
         (true, _) => None,
-        (false, true) => Some(Answer::error(400, "AF20023", "The subscription was disabled.")),
+        (false, true) => Some(disabled()),
         (false, false) => Some(unsubscribed()),
     }
 }
@@ -214,12 +225,16 @@ fn unsubscribed() -> Answer {
     Answer::error(400, "AF20022", "No subscription found for the specified content type.")
 }
 
+fn disabled() -> Answer {
+    Answer::error(400, "AF20023", "The subscription was disabled.")
+}
+
 fn subscriptions(tenant: &SimTenant, now: Timestamp) -> Answer {
     let known = tenant.sources.iter().filter_map(|source| {
         let (subscription, hook) = (source.subscription(), source.hook());
-        subscription
-            .is_enabled()
-            .then(|| json!({"contentType": subscription.spelled, "status": "enabled", "webhook": hook.told(now)}))
+        let status = if subscription.disabled.is_some() { "disabled" } else { "enabled" };
+        let is_listed = subscription.is_enabled() || subscription.disabled.is_some();
+        is_listed.then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": hook.told(now)}))
     });
     Answer::json(200, &known.collect::<Value>())
 }
@@ -246,6 +261,9 @@ async fn start(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> R
     if !is_change && repeated != RepeatedStart::Fine {
         let text = "The subscription is already enabled. No property change.";
         return Err(Answer::error(400, "AF20024", text));
+    }
+    if source.subscription().disabled == Some(Disabled::ForGood) {
+        return Err(disabled());
     }
     if is_change {
         // Until the new one is validated there is none; if it never is, the subscription stays without.

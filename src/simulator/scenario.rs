@@ -59,6 +59,9 @@ pub struct TenantScenario {
     /// What a token must be for; the simulator's own root is accepted as well.
     pub audience: String,
     pub roles: Vec<String>,
+    /// Laid over the claims of every token: another `tid`, `scp` in the place of `roles`; null takes one away. The API goes on
+    /// believing what it issued.
+    pub claims: serde_json::Map<String, serde_json::Value>,
     /// At most one entry a content type. Types not named here are known to the API and stay empty.
     pub sources: Vec<(ContentType, SourceScenario)>,
     /// Per publisher and tenant, in any sliding minute.
@@ -84,6 +87,7 @@ impl Default for TenantScenario {
             client_secret: SecretString::from("simulated~secret+with/odd=letters"),
             audience: "https://manage.office.com".to_owned(),
             roles: vec!["ActivityFeed.Read".to_owned(), "ActivityFeed.ReadDlp".to_owned()],
+            claims: serde_json::Map::new(),
             sources: vec![(ContentType::SharePoint, SourceScenario::default())],
             quota_per_minute: 2_000,
             start: RepeatedStart::AlreadyEnabled,
@@ -140,6 +144,8 @@ pub struct SourceScenario {
     /// Days from the first event of a range to its `contentExpiration`.
     pub expiration_days: u32,
     pub subscribed: bool,
+    /// An administrator disabled the subscription (AF20023) that was there at the start.
+    pub disabled: Option<Disabled>,
     /// How long after the first start nothing is listed yet.
     pub first_content_after: Duration,
     /// How far before the first start contents reach back.
@@ -165,12 +171,21 @@ impl Default for SourceScenario {
             next_page_header: "NextPageUri".to_owned(),
             expiration_days: 7,
             subscribed: true,
+            disabled: None,
             first_content_after: Duration::ZERO,
             backfill: Duration::from_secs(7 * 86_400),
             big: Vec::new(),
             layout: Layout::Compact,
         }
     }
+}
+
+/// What a start does about a subscription that an administrator disabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disabled {
+    UntilStarted,
+    /// A start gets AF20023 too.
+    ForGood,
 }
 
 /// What is there when the simulator starts: `arrivals`, evenly over `span`, the last just before the start.

@@ -208,6 +208,7 @@ impl Shared {
             self.stop.cancelled().await;
             return Response::new(Body::empty());
         };
+        tokio::time::sleep(answer.delay).await;
         let status = answer.status;
         self.counter.note(|counts| *counts.requests.entry((operation, status)).or_default() += 1);
         let wire = Wire {
@@ -276,7 +277,9 @@ async fn token(
     let open = shared.counter.open();
     let issue = || token::answer(&shared, version, &tenant, &body);
     let answer = match shared.faults.failure(Operation::Token, &tenant) {
-        None => Some(issue()),
+        None | Some((Failure::AuditOff | Failure::StrayLink, _)) => Some(issue()),
+        Some((Failure::Code(number), _)) => Some(token::refused(&shared, number)),
+        Some((Failure::Slow(ms), _)) => Some(issue().after(std::time::Duration::from_millis(ms.into()))),
         Some((Failure::Silence, _)) => None,
         Some((Failure::Status(status), _)) => Some(Answer::page(status)),
         Some((Failure::Denied, _)) => Some(Answer::page(401)),

@@ -12,7 +12,7 @@ use super::{
     clock::ns,
     random::{mix, part},
     records::Records,
-    scenario::{IdModel, SourceScenario},
+    scenario::{Disabled, IdModel, SourceScenario},
     webhook::Hook,
 };
 use crate::domain::Source;
@@ -42,6 +42,7 @@ pub(super) struct Subscription {
     is_broken: bool,
     /// The content type as the caller wrote it.
     pub(super) spelled: String,
+    pub(super) disabled: Option<Disabled>,
 }
 
 /// Arrivals from `from` to before `to` are the subscriber's, once `visible_from` has come.
@@ -71,7 +72,7 @@ pub(super) enum Named {
 
 impl Subscription {
     pub(super) fn is_enabled(&self) -> bool {
-        !self.is_broken && self.spans.last().is_some_and(|span| span.to_ns.is_none())
+        !self.is_broken && self.disabled.is_none() && self.spans.last().is_some_and(|span| span.to_ns.is_none())
     }
 
     pub(super) fn is_broken(&self) -> bool {
@@ -95,12 +96,12 @@ impl SimSource {
         let arrivals_seed = mix(seed, &[9, part(&source.to_string())]);
         let always = Span { from_ns: i64::MIN, to_ns: None, visible_from_ns: i64::MIN };
         let spans = if scenario.subscribed { vec![always] } else { Vec::new() };
-        let spelled = source.content_type.as_str().to_owned();
+        let (spelled, disabled) = (source.content_type.as_str().to_owned(), scenario.disabled);
         Self {
             source,
             arrivals: Arrivals::new(start, scenario.history, scenario.live, arrivals_seed),
             records: Records::new(seed, source, &scenario),
-            subscription: Mutex::new(Subscription { spans, last_start_ns: None, is_broken: false, spelled }),
+            subscription: Mutex::new(Subscription { spans, last_start_ns: None, is_broken: false, spelled, disabled }),
             hook: Mutex::default(),
             scenario,
         }
@@ -129,6 +130,7 @@ impl SimSource {
                 visible_from_ns: now_ns.saturating_add(span_ns(self.scenario.first_content_after)),
             }
         };
+        subscription.disabled = None;
         let stopped = subscription.spans.last().and_then(|span| span.to_ns);
         let breaks = span_ns(breaks_within);
         subscription.is_broken |= stopped.is_some_and(|stopped| 0 < breaks && now_ns - stopped <= breaks);

@@ -106,7 +106,7 @@ fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience:
         });
         serial
     };
-    let claims = json!({
+    let mut claims = json!({
         "aud": audience,
         "iss": format!("https://sts.windows.net/{}/", tenant.scenario.id),
         "iat": now.as_second(),
@@ -119,6 +119,13 @@ fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience:
         "uti": serial.to_string(),
         "ver": "1.0",
     });
+    for (name, value) in &tenant.scenario.claims {
+        match (claims.as_object_mut(), value) {
+            (Some(claims), Value::Null) => drop(claims.remove(name)),
+            (Some(claims), value) => drop(claims.insert(name.clone(), value.clone())),
+            (None, _) => {}
+        }
+    }
     let header = json!({"typ": "JWT", "alg": "none"});
     let signature: Vec<u8> = (0..4).flat_map(|at| mix(shared.seed, &[11, serial, at]).to_be_bytes()).collect();
     let part = |json: &Value| base64url(json.to_string().as_bytes());
@@ -141,6 +148,17 @@ fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience:
         }),
     };
     Answer::json(200, &body)
+}
+
+/// A refusal with this number, as any row of docs/api/contract.md 2.5 may come.
+pub(super) fn refused(shared: &Shared, number: u32) -> Answer {
+    let error = match number {
+        50_033 | 90_006 | 90_012 | 90_024 | 90_033 | 90_090 => "temporarily_unavailable",
+        7_000_215 | 7_000_222 | 70_002 | 700_027 | 7_000_218 => "invalid_client",
+        _ => "invalid_request",
+    };
+    let status = if error == "invalid_client" { 401 } else { 400 };
+    Refusal::new(status, error, number, "As the scenario wants it.").answer(shared, shared.clock.now())
 }
 
 /// A token that is not given, as docs/api/contract.md 2.5 lists them.

@@ -1,0 +1,151 @@
+//! What can be seen of a cluster and of our group without changing either: for `doctor`. Everything here blocks,
+//! on a thread of the runtime that is meant for it.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier},
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult},
+    producer::{DefaultProducerContext, Producer, ThreadedProducer},
+};
+
+use super::{
+    client::{Role, client_config},
+    publisher::TransactionError,
+};
+use crate::config::{Delivery, Kafka};
+
+/// The brokers, as they tell of themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Brokers {
+    /// `host:port`, by id.
+    pub addresses: Vec<String>,
+    pub version: BrokerVersion,
+    /// Settings of one broker that exactly-once leans on, as `name=value`.
+    pub settings: Vec<(&'static str, String)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BrokerVersion {
+    /// The right DescribeConfigs on the cluster is missing.
+    #[default]
+    Unknown,
+    /// `inter.broker.protocol.version`: 3.x and earlier have it.
+    Protocol(String),
+    /// A broker without that setting.
+    FourOrLater,
+}
+
+/// Our consumer group and how far it has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// `Stable`, `Empty`, `Dead`, … as Kafka says it.
+    pub state: String,
+    pub members: usize,
+    /// Listings that are not settled: offsets between the committed one and the end, over all partitions.
+    pub lag: i64,
+    /// Partitions with a committed offset.
+    pub committed: usize,
+    pub partitions: usize,
+}
+
+const SETTINGS: [&str; 5] = [
+    "unclean.leader.election.enable",
+    "offsets.topic.replication.factor",
+    "transaction.state.log.replication.factor",
+    "transaction.state.log.min.isr",
+    "min.insync.replicas",
+];
+const PROTOCOL_VERSION: &str = "inter.broker.protocol.version";
+
+/// Asks for the brokers; `patience` for each answer.
+///
+/// # Errors
+/// When none answers.
+pub fn brokers(settings: &Kafka, patience: Duration) -> KafkaResult<Brokers> {
+    let admin: AdminClient<DefaultClientContext> = client_config(settings, Role::Admin).create()?;
+    let metadata = admin.inner().fetch_metadata(None, patience)?;
+    let mut ids: Vec<_> = metadata.brokers().iter().map(|broker| (broker.id(), broker)).collect();
+    ids.sort_by_key(|(id, _)| *id);
+    let mut found = Brokers {
+        addresses: ids.iter().map(|(_, broker)| format!("{}:{}", broker.host(), broker.port())).collect(),
+        ..Brokers::default()
+    };
+    let Some((id, _)) = ids.first() else { return Ok(found) };
+    let options = AdminOptions::new().request_timeout(Some(patience)).operation_timeout(Some(patience));
+    let asked = [ResourceSpecifier::Broker(*id)];
+    // The admin client is woken by a thread of its own, so waiting here blocks nobody else.
+    let described = tokio::runtime::Handle::current().block_on(admin.describe_configs(&asked, &options));
+    for resource in described.into_iter().flatten().flatten() {
+        if !matches!(resource.specifier, OwnedResourceSpecifier::Broker(_)) || resource.entries.is_empty() {
+            continue;
+        }
+        let value = |name: &str| resource.entries.iter().find(|entry| entry.name == name)?.value.clone();
+        found.version = value(PROTOCOL_VERSION).map_or(BrokerVersion::FourOrLater, BrokerVersion::Protocol);
+        found.settings = SETTINGS.into_iter().filter_map(|name| Some((name, value(name)?))).collect();
+    }
+    Ok(found)
+}
+
+/// Opens a transaction and aborts it, with nothing in it; how long that took. `None`: this delivery has no transactions.
+///
+/// The transactional id is group, slot and `doctor`, with slashes, which no slot can have in its name: it fences nobody
+/// but another doctor, and the rights on the prefix of the group cover it.
+///
+/// # Errors
+/// As [`super::Publisher`]: rights, time, or a coordinator that is not there.
+pub fn rehearse(settings: &Kafka, patience: Duration) -> Result<Option<Duration>, TransactionError> {
+    if settings.delivery != Delivery::ExactlyOnce {
+        return Ok(None);
+    }
+    let began = Instant::now();
+    let mut config = client_config(settings, Role::Publisher);
+    config.set("transactional.id", format!("{}/{}/doctor", settings.group, settings.slot));
+    let failed = TransactionError::Unknown;
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(failed)?;
+    producer.init_transactions(patience).map_err(failed)?;
+    producer.begin_transaction().map_err(failed)?;
+    producer.abort_transaction(patience).map_err(failed)?;
+    Ok(Some(began.elapsed()))
+}
+
+/// Our group, and its distance from the end of the listings.
+///
+/// # Errors
+/// When the coordinator is not there, or the group may not be read.
+pub fn group(settings: &Kafka, patience: Duration) -> KafkaResult<Group> {
+    let consumer: BaseConsumer = client_config(settings, Role::Watermarks).create()?;
+    let listed = consumer.fetch_group_list(Some(&settings.group), patience)?;
+    let mut group = listed
+        .groups()
+        .iter()
+        .find(|group| group.name() == settings.group)
+        .map(|group| Group { state: group.state().to_owned(), members: group.members().len(), ..Group::default() })
+        .unwrap_or_default();
+    let topic = settings.listings_topic();
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..settings.partitions {
+        asked.add_partition(&topic, partition);
+    }
+    for element in consumer.committed_offsets(asked, patience)?.elements() {
+        // A topic that is not there is another line of the same probe.
+        let Ok((low, high)) = consumer.fetch_watermarks(&topic, element.partition(), patience) else { continue };
+        group.partitions += 1;
+        match element.offset() {
+            Offset::Offset(at) => {
+                group.committed += 1;
+                group.lag += (high - at.max(low)).max(0);
+            }
+            _ => group.lag += high - low,
+        }
+    }
+    Ok(group)
+}
+
+/// The library's error without its wrapping, for people.
+pub fn plain(error: &KafkaError) -> String {
+    error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string())
+}
