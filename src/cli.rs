@@ -6,6 +6,7 @@ mod config; // check and example
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
 mod output; // a table for people, JSON for programs
+mod reconcile; // what the API offers, held against what is published
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
 mod tool; // the API for the tools
@@ -62,6 +63,12 @@ enum Command {
     /// --bootstrap it is a real Kafka, and exactly once. At the end the topics are compared with what the tenant made available;
     /// exit code 7 if they differ.
     Demo(demo::DemoArgs),
+    /// Compare what the API offers with what is published, and name every record that is missing.
+    ///
+    /// Lists everything of the span again and holds it against ledger, listings and gaps: per tenant, content type and hour
+    /// it tells what is delivered, filtered, waiting, a gap or missing. Works beside a running connector and does not disturb it.
+    #[command(after_long_help = reconcile::GUIDE)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
     /// Check the settings, or print an example of them.
@@ -101,6 +108,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             within_runtime(run::run(settings))
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
+        Command::Reconcile(args) => within_runtime(reconcile::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),

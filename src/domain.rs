@@ -8,6 +8,7 @@ mod fate; // what an error means for the work
 mod ledger; // what of a source is in Kafka already
 mod pace; // how much of the budget is used after refusals
 mod plan; // which window of a source is listed next
+pub mod reconcile; // what the service offers, held against what the topics know
 mod record; // cut from a blob, with the facts that routing needs
 mod schedule; // time that is still to be listed
 mod split; // a blob into records, while it arrives

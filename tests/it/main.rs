@@ -8,6 +8,7 @@ mod crash; // whatever happens to a process, nothing is lost and nothing comes t
 mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
+mod reconcile; // what is missing is found, by name, and brought back
 mod refusal; // what cannot go well is refused at the start
 mod service; // what the service does to its callers, and must not see of them
 
