@@ -5,10 +5,7 @@ mod gaps; // open gaps of the span
 mod offered; // what the API lists, and what is inside
 mod report; // the result as JSON and in words
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
@@ -26,7 +23,7 @@ use super::{
 use crate::{
     config::{Settings, StartFrom},
     domain::{
-        Listed, Origin, Source,
+        Day, Listed, Origin, Source,
         reconcile::{Inside, Known, Looked, Moment, Standing, Verdict, compare},
     },
     kafka::{ListingsWriter, Survey, SurveyError},
@@ -113,24 +110,26 @@ pub(super) async fn run(args: ReconcileArgs) -> Result<(), Failure> {
     let mut offered = reader.list(&asked.sources, asked.span).await?;
     let mut survey = read_topics(&settings, survey).await?;
     let before = asked.leave_out_what_came_before(&mut offered, survey.known());
-    let mut looked = look_inside(&args, &reader, offered, survey.known(), moment).await?;
+    let looked = look_inside(&args, &reader, offered, survey.known(), moment).await?;
     if looked.iter().any(is_unsure) {
         // While contents were fetched the connector went on.
         survey = read_topics(&settings, survey).await?;
     }
     let findings = compare(survey.known(), &looked, moment);
-    let put_back = if args.repair {
-        put_back(&settings, &looked, &findings.verdicts, survey.known(), moment).await?
-    } else {
-        None
+    let repair = match args.repair {
+        true => Some(put_back(&settings, &looked, &findings.verdicts, survey.known(), moment).await?),
+        false => None,
     };
     let open_gaps = gaps::open(&survey, &looked, &findings.verdicts, asked.span);
-    looked.clear();
     let outcome =
-        Outcome { findings, open_gaps, put_back, left_out: before, allow_gaps: args.allow_gaps, deep: args.deep };
+        Outcome { findings, open_gaps, repair, left_out: before, allow_gaps: args.allow_gaps, deep: args.deep };
     let report = Report::of(&asked, &survey, moment, outcome);
     args.output.show(&report, |report| report.to_text(args.limit))?;
-    if report.complete { Ok(()) } else { Err(Failure::new(Exit::Incomplete, anyhow::anyhow!(report.verdict.clone()))) }
+    if report.complete {
+        return Ok(());
+    }
+    let what = anyhow::anyhow!("what the API offers is not all accounted for; the report names what is not");
+    Err(Failure::new(Exit::Incomplete, what))
 }
 
 impl<'a> Asked<'a> {
@@ -234,14 +233,23 @@ async fn look_inside(
     Ok(looked)
 }
 
-/// Appends to the listings what lacks something and can be had. Gives how many contents; `None` when there were none.
+/// What a repair did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Repair {
+    /// Contents put back.
+    put_back: usize,
+    /// Contents of which the connector may have forgotten what it published: fetched again, all of it would be new.
+    too_old: usize,
+}
+
+/// Appends to the listings what lacks something and can be had.
 async fn put_back(
     settings: &Settings,
     looked: &[Looked],
     verdicts: &[Verdict],
     known: &HashMap<Source, Known>,
     moment: Moment,
-) -> Result<Option<usize>, Failure> {
+) -> Result<Repair, Failure> {
     let is_gap = |content: &Listed| {
         known.get(&content.source).is_some_and(|known| known.standing(content, moment) == Standing::Gap)
     };
@@ -249,15 +257,76 @@ async fn put_back(
         let can_be_had = matches!(looked.inside, Inside::Read(_));
         can_be_had && (**verdict == Verdict::Missing || is_gap(&looked.content))
     });
-    let contents: Vec<Arc<Listed>> = lacking.map(|(looked, _)| Arc::clone(&looked.content)).collect();
-    if contents.is_empty() {
-        return Ok(Some(0));
-    }
+    let lacking = lacking.map(|(looked, _)| Arc::clone(&looked.content));
+    let oldest = oldest_remembered(settings, moment.listed_at);
+    let (contents, too_old): (Vec<_>, Vec<_>) =
+        lacking.partition(|content| oldest <= Day::of(content.created).first_needed());
     let failed = |fault| {
-        Failure::new(Exit::Kafka, anyhow::Error::from(fault).context("could not put contents back on the listings"))
+        let fault = anyhow::Error::from(fault).context("could not put contents back on the listings");
+        Failure::new(Exit::Kafka, fault)
     };
-    let writer = ListingsWriter::new(&settings.kafka).map_err(failed)?;
-    writer.append(&contents, Origin::Repair).await.map_err(failed)?;
-    let distinct: HashSet<_> = contents.iter().map(|content| (content.source, content.key())).collect();
-    Ok(Some(distinct.len()))
+    if !contents.is_empty() {
+        let writer = ListingsWriter::new(&settings.kafka).map_err(failed)?;
+        writer.append(&contents, Origin::Repair).await.map_err(failed)?;
+    }
+    Ok(Repair { put_back: contents.len(), too_old: too_old.len() })
+}
+
+/// The first day whose ids a running connector holds in any case (docs/exactly-once.md, rule 13).
+fn oldest_remembered(settings: &Settings, now: Timestamp) -> Day {
+    let window = settings.dedupe.window.as_secs().div_ceil(24 * 60 * 60);
+    Day(Day::of(now).0.saturating_sub(i32::try_from(window).unwrap_or(i32::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::{config::load, domain::ContentType};
+
+    #[test]
+    fn the_usual_memory_reaches_as_far_as_the_api_lists() {
+        let mut settings = settings();
+        let now: Timestamp = "2026-01-31T00:30:00Z".parse().unwrap();
+        let is_remembered = |settings: &Settings, created: Timestamp| {
+            oldest_remembered(settings, now) <= Day::of(created).first_needed()
+        };
+        assert!(is_remembered(&settings, now - REACH));
+        settings.dedupe.window = Duration::from_secs(24 * 60 * 60);
+        assert!(is_remembered(&settings, now));
+        assert!(!is_remembered(&settings, now - SignedDuration::from_hours(1)), "it needs the day before yesterday");
+    }
+
+    #[test]
+    fn the_span_is_cut_to_what_the_api_lists() {
+        let settings = settings();
+        let now: Timestamp = "2026-01-31T12:00:00Z".parse().unwrap();
+        let asked = |args: &[&str]| {
+            let args = Parsed::try_parse_from([&["reconcile"], args].concat()).unwrap().args;
+            Asked::of(&args, &settings, now).map(|asked| (asked.sources.len(), asked.span, asked.notes.len()))
+        };
+        let from_reach = TimeSpan { from: now - REACH, to: now };
+        assert_eq!(asked(&[]).unwrap(), (5, from_reach, 0));
+        assert_eq!(asked(&["--since", "7d"]).unwrap(), (5, from_reach, 1));
+        let hour = TimeSpan { from: now - SignedDuration::from_hours(1), to: now };
+        let kind = ContentType::Exchange.as_str();
+        assert_eq!(asked(&["--since", "1h", "--type", kind, "--type", kind]).unwrap(), (1, hour, 0));
+        assert!(asked(&["--from", "2026-01-01", "--to", "2026-01-02"]).is_err());
+        assert!(asked(&["--from", "2026-02-01"]).is_err());
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Parsed {
+        #[command(flatten)]
+        args: ReconcileArgs,
+    }
+
+    fn settings() -> Settings {
+        let guid = "7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001";
+        let env = [("AZURE_TENANT_ID", guid), ("AZURE_CLIENT_ID", guid), ("AZURE_CLIENT_SECRET", "s3cr3t")];
+        load(None, env.map(|(name, text)| (name.to_owned(), text.to_owned())).to_vec(), "feed-0").unwrap()
+    }
 }

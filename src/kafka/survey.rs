@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     config::{Kafka, Settings, StartFrom},
-    domain::{ContentKey, Day, Source, reconcile::Known},
+    domain::{ContentKey, Day, Origin, Source, reconcile::Known},
 };
 
 /// The topics, as far as they were read.
@@ -218,7 +218,8 @@ impl Survey {
             // A message that is no listing is passed over by the owner as well.
             let Ok(listing) = listing else { continue };
             if let Some(known) = self.known.get_mut(&listing.content.source) {
-                known.listed(listing.content.key(), message.offset());
+                let put_back = (listing.origin == Origin::Repair).then_some(listing.appended);
+                known.listed(listing.content.key(), message.offset(), put_back);
             }
         }
     }
@@ -267,11 +268,14 @@ impl Survey {
 fn take(known: &mut Known, logged: &LoggedEntry<'_>, needed: Timestamp) {
     let appended = logged.appended.unwrap_or_else(Timestamp::now);
     let ids = if appended < needed { &[] } else { &logged.entry.ids[..] };
-    let day = Day::of(appended);
-    match logged.entry.kind {
-        EntryKind::Began { start_from } => known.began(start_from),
-        EntryKind::Ids => {}
-        EntryKind::Settled(mark) => known.settled(ContentKey::of(logged.entry.content_id), mark),
-    }
-    ids.iter().for_each(|id| known.published(*id, day));
+    // What an entry's kind says of its ids.
+    let put = match logged.entry.kind {
+        EntryKind::Began { start_from } => return known.began(start_from),
+        EntryKind::Ids => Known::published,
+        EntryKind::Settled(mark) => {
+            known.settled(ContentKey::of(logged.entry.content_id), mark);
+            Known::published
+        }
+    };
+    ids.iter().for_each(|id| put(known, *id, Day::of(appended)));
 }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use o365feed::{
-    domain::{ContentType, RecordId},
+    domain::{ContentType, Mark, RecheckState, RecordId},
     kafka::{Entry, EntryKind},
-    simulator::{BigArrival, ContentFault, Damage, Duplicates, Faults, IdModel, Scenario, SourceScenario},
+    simulator::{BigArrival, ContentFault, Damage, Duplicates, Faults, History, IdModel, Scenario, SourceScenario},
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -64,7 +64,7 @@ fn a_growing_repeating_tenant_is_complete_beside_its_running_connector() {
     let table = world.tool(&["reconcile", "--since", "2h", "--grace", "20s", "--deep"]);
     println!("{}", table.stdout);
     assert_eq!(table.code, 0);
-    assert!(table.stdout.contains("complete: all"), "{}", table.stdout);
+    assert!(table.stdout.contains("\ncomplete: "), "{}", table.stdout);
     assert_eq!(metric(&process, "o365feed_rebalances_total", &[]), rebalances, "the group did not notice");
     stop(&mut process);
     world.verdict().is_exactly_once();
@@ -72,7 +72,9 @@ fn a_growing_repeating_tenant_is_complete_beside_its_running_connector() {
 
 #[test]
 fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_that() {
-    let source = |without_id| SourceScenario { without_id, ..history(20, 30) };
+    // Some are older than an hour: those are due for no second look.
+    let history = History { arrivals: 20, span: Duration::from_secs(7_000), records: 30 };
+    let source = |without_id| SourceScenario { without_id, history, ..SourceScenario::default() };
     let mut world =
         World::new(scenario(vec![(ContentType::SharePoint, source(0.1)), (ContentType::Exchange, source(0.0))]));
     world.set("fetch.recheck", "off");
@@ -91,7 +93,7 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     });
     assert!(other.lost.len() > 50, "{}", other.lost.len());
     let settings = [("kafka.topic_prefix", other.prefix.clone())];
-    let shallow = ["reconcile", "--since", "2h", "--grace", "1s", "--output", "json"];
+    let shallow = ["reconcile", "--since", "3h", "--grace", "1s", "--output", "json"];
     let deep = [&shallow[..], &["--deep"]].concat();
 
     let (ran, report) = reported(&world, &shallow, &settings);
@@ -102,17 +104,24 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     let named = |row: &Value| row.get("record_id").is_some();
     let rows = report["missing"].as_array().unwrap();
     assert!(rows.iter().any(named) && !rows.iter().all(named), "with and without an Id");
-    let table = world.tool_with(&["reconcile", "--since", "2h", "--grace", "1s", "--deep", "--limit", "3"], &settings);
+    let table = world.tool_with(&["reconcile", "--since", "3h", "--grace", "1s", "--deep", "--limit", "3"], &settings);
     println!("{}", table.stdout);
     assert!(table.stdout.contains(&format!("and {} more", other.lost.len() - 3)), "{}", table.stdout);
     assert!(table.stdout.contains(&format!("{} records missing", other.lost.len())), "{}", table.stdout);
 
-    // Nobody gave the contents back so far, and the connector has no reason to fetch them.
+    // Half of it is put back while nobody runs: it waits.
+    let half = ["--repair", "--type", "Audit.Exchange"];
+    let (ran, report) = reported(&world, &[&deep[..], &half].concat(), &settings);
+    assert_eq!((ran.code, report["put_back"].as_u64()), (7, Some(20)), "what is put back is missing still");
+    let (ran, report) = reported(&world, &[&deep[..], &half].concat(), &settings);
+    assert_eq!((ran.code, report["put_back"].as_u64()), (0, Some(0)), "{}", ran.stdout);
+    assert_eq!(report["sources"][0]["contents"]["waiting"], 20, "{}", ran.stdout);
+
+    // The other half beside the connector, which has no reason of its own to fetch it.
     let mut process = world.start_with("a", &settings);
     process.wait_until("it has listed", PATIENCE, |process| process.stderr().contains("caught up with the present"));
     let (ran, report) = reported(&world, &[&deep[..], &["--repair"]].concat(), &settings);
-    assert_eq!(ran.code, 7, "what is put back is missing still");
-    assert!(report["put_back"].as_u64().unwrap() > 0, "{}", ran.stdout);
+    assert_eq!((ran.code, report["put_back"].as_u64()), (7, Some(20)), "{}", ran.stdout);
     process.wait_until("all that was lost is published", PATIENCE, |process| {
         metric(process, "o365feed_records_published_total", &[]) >= other.lost.len() as f64
     });
@@ -125,6 +134,42 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     let topics: Vec<String> =
         world.kinds().map(|kind| format!("{}.{}", other.prefix, kind.as_str().to_lowercase())).collect();
     assert_eq!(read_committed(world.bootstrap(), &topics).len(), other.lost.len());
+    // Each was looked at a second time: that the first fetch was the first is not forgotten.
+    let ledger = read_committed(world.bootstrap(), &[format!("{}.feed.ledger", other.prefix)]);
+    let marks = ledger.iter().filter_map(|message| {
+        let entry = Entry::decode(message.value.as_deref().unwrap()).unwrap();
+        let EntryKind::Settled(mark) = entry.kind else { return None };
+        Some((entry.content_id.to_owned(), mark))
+    });
+    let last: BTreeMap<String, Mark> = marks.collect();
+    assert_eq!(last.len(), 40);
+    assert!(last.values().all(|mark| mark.recheck == RecheckState::Grown && mark.records > 30), "{last:?}");
+}
+
+#[test]
+fn what_came_before_the_beginning_is_not_missing() {
+    let mut world = World::new(scenario(vec![(ContentType::SharePoint, history(20, 10))]));
+    world.set("listing.start_from", world.simulator().now() - Duration::from_secs(1_500));
+    let mut process = world.start("a");
+    process.wait_until("the later half is published", PATIENCE, |process| {
+        metric(process, "o365feed_records_published_total", &[]) >= 100.0
+            && process.stderr().contains("caught up with the present")
+    });
+    let args = ["reconcile", "--since", "2h", "--grace", "1s", "--deep", "--output", "json"];
+    let (ran, report) = reported(&world, &args, &[]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert!(
+        report["notes"][0].as_str().unwrap().contains("10 contents are from before the beginning"),
+        "{}",
+        ran.stdout
+    );
+    // The beginning that counts is the first one, as it does for the connector.
+    let later = [("listing.start_from", "now".to_owned())];
+    let (_, again) = reported(&world, &args, &later);
+    assert_eq!(again["sources"], report["sources"]);
+    let (ran, report) = reported(&world, &args, &[("listing.start_from", "earliest".to_owned())]);
+    assert_eq!((ran.code, missing(&report).len()), (7, 100), "{}", ran.stdout);
+    stop(&mut process);
 }
 
 #[test]

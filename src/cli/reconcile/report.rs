@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Asked, gaps::Gaps};
+use super::{Asked, Repair, gaps::Gaps};
 use crate::{
     cli::output::{harmless, table},
     domain::{
@@ -19,8 +19,8 @@ use crate::{
 pub(super) struct Outcome {
     pub findings: Findings,
     pub open_gaps: Gaps,
-    /// Contents that were put back; `None` when that was not asked for.
-    pub put_back: Option<usize>,
+    /// `None` when none was asked for.
+    pub repair: Option<Repair>,
     /// Contents from before the beginning of their source.
     pub left_out: usize,
     pub allow_gaps: bool,
@@ -123,7 +123,7 @@ struct GapRow {
 
 impl Report {
     pub(super) fn of(asked: &Asked<'_>, survey: &Survey, moment: Moment, outcome: Outcome) -> Self {
-        let Outcome { findings, open_gaps, put_back, left_out, allow_gaps, deep } = outcome;
+        let Outcome { findings, open_gaps, repair, left_out, allow_gaps, deep } = outcome;
         let total = findings.total();
         let unknown = total.contents.of(Verdict::Unknown);
         let complete = findings.missing.is_empty()
@@ -135,6 +135,11 @@ impl Report {
         if 0 < left_out {
             notes.push(format!(
                 "{left_out} contents are from before the beginning (listing.start_from) and not counted"
+            ));
+        }
+        if let Some(too_old) = repair.map(|repair| repair.too_old).filter(|too_old| 0 < *too_old) {
+            notes.push(format!(
+                "{too_old} contents were not put back: they are older than dedupe.window, and what is published of them would be published again; set it to 8d, restart the connector and repair once more"
             ));
         }
         notes.extend(open_gaps.told.iter().cloned());
@@ -178,7 +183,7 @@ impl Report {
             unreadable: unreadable.collect(),
             open_gaps: gaps.collect(),
             closed_gaps: open_gaps.closed,
-            put_back,
+            put_back: repair.map(|repair| repair.put_back),
             notes,
         }
     }
@@ -349,33 +354,33 @@ fn reaches(asked: &Asked<'_>, survey: &Survey) -> Vec<String> {
 
 fn sentence(total: &Cell, findings: &Findings, gaps: usize, complete: bool) -> String {
     let (contents, records) = (&total.contents, &total.records);
-    let waiting = match contents.of(Verdict::Waiting) {
-        0 => String::new(),
-        waiting => format!("; {waiting} of them wait to be published"),
-    };
-    let known = if gaps == 0 {
-        String::new()
-    } else {
-        format!("; {} named and not published", counted(gaps as u64, "open gap"))
-    };
-    if complete {
-        let looked =
-            if records.all() == 0 { String::new() } else { format!(" and all {} records looked at", records.all()) };
-        return format!("complete: all {} contents{looked} are accounted for{waiting}{known}", contents.all());
+    let mut rest = Vec::new();
+    if 0 < contents.of(Verdict::Waiting) {
+        rest.push(format!("{} of the contents not published yet", contents.of(Verdict::Waiting)));
     }
-    let missing = findings.missing.len() as u64;
+    if 0 < gaps {
+        rest.push(counted(gaps as u64, "open gap"));
+    }
+    let all = counted(contents.all(), "content");
+    if complete {
+        let looked = if records.all() == 0 {
+            String::new()
+        } else {
+            format!(", and {} looked at in them,", counted(records.all(), "record"))
+        };
+        let rest = rest.iter().fold(String::new(), |text, part| text + "; " + part);
+        return format!("complete: {all}{looked} are accounted for{rest}");
+    }
     let mut said = Vec::new();
-    if 0 < missing {
-        let places = counted(contents.of(Verdict::Missing), "content");
-        said.push(format!("{} missing, in {places}", counted(missing, "record")));
+    if !findings.missing.is_empty() {
+        let missing = counted(findings.missing.len() as u64, "record");
+        said.push(format!("{missing} missing, in {}", counted(contents.of(Verdict::Missing), "content")));
     }
     if 0 < contents.of(Verdict::Unknown) {
         said.push(format!("{} nobody can tell of", counted(contents.of(Verdict::Unknown), "content")));
     }
-    if 0 < gaps {
-        said.push(counted(gaps as u64, "open gap"));
-    }
-    format!("not complete: {} (of {} contents{waiting})", said.join("; "), contents.all())
+    said.extend(rest);
+    format!("not complete: {}; {all} compared", said.join("; "))
 }
 
 fn counted(count: u64, noun: &str) -> String {

@@ -12,10 +12,12 @@ use crate::domain::{ContentKey, Day, Ledger, Listed, Mark, Outcome, RecordId};
 pub struct Known {
     /// Ids and marks.
     published: Ledger,
-    /// Ids that a filter of the operator dropped on purpose. An id in here is in no output topic.
+    /// Ids that a filter of the operator dropped on purpose.
     filtered: Ledger,
     /// The latest offset of each content in the listings topic.
     listings: HashMap<ContentKey, i64>,
+    /// When a repair last put a content back there.
+    put_back: HashMap<ContentKey, Timestamp>,
     /// Listings below it wait no more.
     committed: i64,
     /// Contents that an open gap names.
@@ -57,7 +59,7 @@ pub enum Standing {
     InPart,
     /// Could not be had, and a gap says so.
     Gap,
-    /// Listed and not fetched yet.
+    /// Listed and not fetched yet, or put back and not fetched again yet.
     Waiting,
     /// Too young to be known.
     Young,
@@ -93,6 +95,7 @@ impl Default for Known {
             published: Ledger::new(),
             filtered: Ledger::new(),
             listings: HashMap::new(),
+            put_back: HashMap::new(),
             committed: i64::MAX,
             gaps: HashSet::new(),
             oversize: HashSet::new(),
@@ -124,9 +127,14 @@ impl Known {
         self.published.mark(key)
     }
 
-    pub fn listed(&mut self, key: ContentKey, offset: i64) {
+    /// A message of the listings topic; `put_back`: when it was appended, if a repair did so.
+    pub fn listed(&mut self, key: ContentKey, offset: i64, put_back: Option<Timestamp>) {
         let last = self.listings.entry(key).or_insert(offset);
         *last = offset.max(*last);
+        if let Some(appended) = put_back {
+            let last = self.put_back.entry(key).or_insert(appended);
+            *last = appended.max(*last);
+        }
     }
 
     /// The group's offset in the listings topic; the topic's start when there is none.
@@ -182,20 +190,25 @@ impl Known {
 
     pub fn standing(&self, content: &Listed, moment: Moment) -> Standing {
         let key = content.key();
-        match self.published.mark(&key).map(|mark| mark.outcome) {
+        let waits = self.listings.get(&key).is_some_and(|offset| self.committed <= *offset);
+        let mark = self.published.mark(&key);
+        let is_put_back = |mark: &Mark| self.put_back.get(&key).is_some_and(|appended| mark.settled < *appended);
+        if waits && mark.is_some_and(is_put_back) {
+            return Standing::Waiting;
+        }
+        match mark.map(|mark| mark.outcome) {
             Some(Outcome::Published) if self.in_part.contains(&key) => Standing::InPart,
             Some(Outcome::Published) => Standing::Delivered,
             Some(Outcome::Gap(_)) => Standing::Gap,
             // What moved is the listing: the content waits under a later one.
-            Some(Outcome::Moved) | None => self.standing_unsettled(&key, content, moment),
+            Some(Outcome::Moved) | None if waits => Standing::Waiting,
+            Some(Outcome::Moved) | None => self.standing_unlisted(&key, content, moment),
         }
     }
 
-    fn standing_unsettled(&self, key: &ContentKey, content: &Listed, moment: Moment) -> Standing {
+    fn standing_unlisted(&self, key: &ContentKey, content: &Listed, moment: Moment) -> Standing {
         let is_unlisted = |(from, to): &(Timestamp, Timestamp)| (*from..*to).contains(&content.created);
-        if self.listings.get(key).is_some_and(|offset| self.committed <= *offset) {
-            Standing::Waiting
-        } else if self.gaps.contains(key) || self.unlisted.iter().any(is_unlisted) {
+        if self.gaps.contains(key) || self.unlisted.iter().any(is_unlisted) {
             Standing::Gap
         } else if moment.is_young(content) {
             Standing::Young
@@ -208,10 +221,10 @@ impl Known {
     pub(super) fn fate_of(&self, content: &ContentKey, id: RecordId, size: u64) -> Option<Verdict> {
         if self.oversize_nameless.contains(&(*content, size)) || self.oversize.contains(&id) {
             Some(Verdict::Gap)
-        } else if self.filtered.knows(id) {
-            Some(Verdict::Filtered)
+        } else if self.published.knows(id) {
+            Some(Verdict::Delivered)
         } else {
-            self.published.knows(id).then_some(Verdict::Delivered)
+            self.filtered.knows(id).then_some(Verdict::Filtered)
         }
     }
 

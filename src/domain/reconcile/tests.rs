@@ -31,8 +31,8 @@ fn a_content_stands_as_the_topics_say() {
     known.unlisted(at(0), at(1));
     assert_eq!((standing(&known, &old), standing(&known, &content("c", at(1)))), (Standing::Gap, Standing::Nobody));
 
-    known.listed(key, 7);
-    known.listed(key, 3);
+    known.listed(key, 7, None);
+    known.listed(key, 3, None);
     known.committed(8);
     assert_eq!(standing(&known, &young), Standing::Young, "its listing is behind the offset");
     known.committed(7);
@@ -47,6 +47,14 @@ fn a_content_stands_as_the_topics_say() {
         assert_eq!(standing(&known, &old), expected);
     }
     known.too_large(key, Some("r"), 9);
+    assert_eq!(standing(&known, &old), Standing::InPart);
+
+    // Settled at minute 90: put back before that, it was fetched again already.
+    known.listed(key, 9, Some(at(89)));
+    assert_eq!(standing(&known, &old), Standing::InPart);
+    known.listed(key, 9, Some(at(91)));
+    assert_eq!(standing(&known, &old), Standing::Waiting);
+    known.committed(10);
     assert_eq!(standing(&known, &old), Standing::InPart);
 }
 
@@ -154,7 +162,7 @@ proptest! {
                 0 => known.settled(content.key(), mark(Outcome::Published)),
                 1 => known.settled(content.key(), mark(Outcome::Gap(GapReason::Expired))),
                 2 => known.settled(content.key(), mark(Outcome::Moved)),
-                3 => known.listed(content.key(), 1),
+                3 => known.listed(content.key(), 1, None),
                 4 => known.gap_opened(content.key()),
                 _ => {}
             }
