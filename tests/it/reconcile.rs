@@ -75,8 +75,11 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     // Some are older than an hour: those are due for no second look.
     let history = History { arrivals: 20, span: Duration::from_secs(7_000), records: 30 };
     let source = |without_id| SourceScenario { without_id, history, ..SourceScenario::default() };
-    let mut world =
-        World::new(scenario(vec![(ContentType::SharePoint, source(0.1)), (ContentType::Exchange, source(0.0))]));
+    let mut scenario = scenario(vec![(ContentType::SharePoint, source(0.1)), (ContentType::Exchange, source(0.0))]);
+    // Transactions are committed while contents that were put back still wait for their turn.
+    scenario.tenants[0].latency = Duration::from_millis(50);
+    let mut world = World::new(scenario);
+    world.set("fetch.concurrency", 1);
     world.set("fetch.recheck", "off");
     let mut process = world.start("a");
     world.complete(&mut [&mut process]);
