@@ -9,7 +9,10 @@ use std::{
 use o365feed::{
     domain::{ContentType, Mark, RecheckState, RecordId},
     kafka::{Entry, EntryKind},
-    simulator::{BigArrival, ContentFault, Damage, Duplicates, Faults, History, IdModel, Scenario, SourceScenario},
+    simulator::{
+        BigArrival, ContentFault, Damage, Duplicates, Failure, Faults, History, IdModel, Operation, Rule, Scenario,
+        SourceScenario, ThrottleShape, When,
+    },
 };
 use rdkafka::{
     Offset, TopicPartitionList,
@@ -308,6 +311,44 @@ fn what_keeps_it_from_comparing_is_said_with_a_code() {
     ends(&["--from", "2020-01-01", "--to", "2020-01-02"], &[], 2, "nothing can be compared");
     ends(&["--grace", "0s"], &[], 2, "longer than nothing");
     stop(&mut process);
+
+    let denied = Rule { on: Some(Operation::Content), failure: Failure::Denied, when: When::Always };
+    world.simulator().control().set_faults(Faults { rules: vec![denied], ..Faults::default() });
+    ends(&[], &[], 3, "could not list contents");
+    world.simulator().control().set_faults(Faults::default());
+
+    // What is in a topic and cannot be read is not passed over.
+    write_rubbish(&world, &world.topic("feed.listings"));
+    assert_eq!(world.tool(&["reconcile"]).code, 0, "the connector passes over it as well");
+    write_rubbish(&world, &world.topic("feed.gaps"));
+    ends(&[], &[], 4, "read the gap at");
+    write_rubbish(&world, &world.topic("feed.ledger"));
+    ends(&[], &[], 4, "could not read the ledger entry at");
+}
+
+#[test]
+fn a_service_that_fails_now_and_then_is_asked_again() {
+    let source = SourceScenario { page_size: 5, ..history(20, 10) };
+    let world = World::new(scenario(vec![(ContentType::SharePoint, source)]));
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let rates = [
+        (Failure::Status(503), 0.1),
+        (Failure::Reset, 0.1),
+        (Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.02),
+    ];
+    let rules = rates.map(|(failure, rate)| Rule { on: None, failure, when: When::Rate(rate) });
+    world.simulator().control().set_faults(Faults { rules: rules.into(), ..Faults::default() });
+    let before = world.simulator().counts().requests;
+    let (ran, report) = reported(&world, &["reconcile", "--since", "2h", "--deep", "--output", "json"], &[]);
+    assert_eq!((ran.code, &report["sources"][0]["records"]["delivered"]), (0, &Value::from(200)), "{}", ran.stdout);
+    let counts = world.simulator().counts();
+    let failed = |requests: &BTreeMap<(Operation, u16), u64>| -> u64 {
+        requests.iter().filter(|((_, status), _)| *status == 503).map(|(_, count)| count).sum()
+    };
+    assert!(failed(&counts.requests) > failed(&before), "there was something to get over");
+    assert_eq!(counts.impatient, 0);
 }
 
 /// Runs the command and reads the JSON it printed.
@@ -373,6 +414,12 @@ impl Copied {
         let lost = all.difference(&kept).map(|id| id.0.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
         Self { prefix, lost }
     }
+}
+
+fn write_rubbish(world: &World, topic: &str) {
+    let producer: FutureProducer = client(world.bootstrap()).create().unwrap();
+    let record = FutureRecord::to(topic).partition(0).key("rubbish").payload(&[1_u8, 9, 9, 0, b'{']);
+    world.runtime().block_on(producer.send(record, Duration::from_secs(30))).unwrap();
 }
 
 /// Deletes all that a topic holds.
