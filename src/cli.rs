@@ -66,7 +66,8 @@ enum Command {
     /// Compare what the API offers with what is published, and name every record that is missing.
     ///
     /// Lists everything of the span again and holds it against ledger, listings and gaps: per tenant, content type and hour
-    /// it tells what is delivered, filtered, waiting, a gap or missing. Works beside a running connector and does not disturb it.
+    /// it tells what is delivered, filtered, waiting, a gap or missing. Without a span it compares all that the API lists, the last
+    /// 6 d 23 h. Works beside a running connector and does not disturb it.
     #[command(after_long_help = reconcile::GUIDE)]
     Reconcile(reconcile::ReconcileArgs),
     /// Serve a simulated Management Activity API, to try a connector against.

@@ -62,6 +62,7 @@ pub(super) struct ReconcileArgs {
     /// These are contents with missing records, and contents that are an open gap and can be had now. Nothing is asked before,
     /// because nothing can go wrong by it: a listing is a hint to look. The connector fetches the content once more and
     /// compares each record with its ledger, so what is there already is a repeat and only what is missing is published.
+    /// Contents older than dedupe.window, whose records the connector may have forgotten, are left alone and counted.
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
