@@ -9,6 +9,7 @@ mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
 mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs
+mod reconcile; // what the API offers, held against what is published
 mod replay; // what was published, published again on purpose
 mod run; // the connector itself
 mod signals; // Ctrl-C and SIGTERM
@@ -68,6 +69,13 @@ enum Command {
     /// --bootstrap it is a real Kafka, and exactly once. At the end the topics are compared with what the tenant made available;
     /// exit code 7 if they differ.
     Demo(demo::DemoArgs),
+    /// Compare what the API offers with what is published, and name every record that is missing.
+    ///
+    /// Lists everything of the span again and holds it against ledger, listings and gaps: per tenant, content type and hour
+    /// it tells what is delivered, filtered, waiting, a gap or missing. Without a span it compares all that the API lists, the last
+    /// 6 d 23 h. Works beside a running connector and does not disturb it.
+    #[command(after_long_help = reconcile::GUIDE)]
+    Reconcile(reconcile::ReconcileArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
     /// List what the service offers, and bring it: contents and their records.
@@ -134,6 +142,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
             within_runtime(run::run(settings))
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
+        Command::Reconcile(args) => within_runtime(reconcile::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
         Command::Content(command) => within_runtime(content::run(command)),
         Command::Notifications(args) => within_runtime(notifications::run(*args)),

@@ -9,6 +9,7 @@ mod filter; // which records are meant, as an expression
 mod ledger; // what of a source is in Kafka already
 mod pace; // how much of the budget is used after refusals
 mod plan; // which window of a source is listed next
+pub mod reconcile; // what the service offers, held against what the topics know
 mod record; // cut from a blob, with the facts that routing needs
 mod redact; // sensitive text out of a record
 mod schedule; // time that is still to be listed

@@ -12,6 +12,7 @@ mod partition; // where a tenant lives
 mod publisher; // records in transactions
 mod reader; // what a tool reads
 mod restore; // what a partition's new owner must know
+mod survey; // what the topics know, for a comparison with the service
 mod topics; // created if missing, checked if there
 
 pub use self::{
@@ -26,5 +27,6 @@ pub use self::{
     publisher::{Message, Publisher, TransactionError},
     reader::{Next, ReadError, ReadFrom, ReadTo, TopicReader},
     restore::{RestoreError, Restored, restore},
+    survey::{Survey, SurveyError},
     topics::{Problem, TopicError, ensure, expect as expect_topics, inspect},
 };

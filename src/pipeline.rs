@@ -9,4 +9,7 @@ mod shift; // member, producer and writer, from start to end
 mod supervise; // one shift after the other, until told to stop
 mod writer; // the one thread that publishes
 
-pub use self::supervise::{PipelineError, Topics, run};
+pub use self::{
+    fetch::largest_record,
+    supervise::{PipelineError, Topics, run},
+};

@@ -174,19 +174,26 @@ impl Ledger {
     ///
     /// Only a listing of a sweep brings a content back: for its recheck when `recheck` allows it (rule 21), or when it
     /// is a gap that may close and was not tried within the day (rule 20). One of a repair always does: whoever put it
-    /// there saw that something is missing, and what is not missing is a repeat.
+    /// there saw that something is missing, and what is not missing is a repeat. Unless the ids of that time are
+    /// forgotten (rule 13): then what is not missing would be published again.
     pub fn wanted(&self, key: &ContentKey, origin: Origin, recheck: config::Recheck, now: Timestamp) -> Want {
         let Some(mark) = self.mark(key) else { return Want::New };
         let (sweep, repair) = (origin == Origin::Sweep, origin == Origin::Repair);
         match mark.outcome {
             // What moved is the listing; the content waits under a later one.
             Outcome::Moved => Want::New,
+            Outcome::Published | Outcome::Gap(_) if repair && !self.remembers(mark.created) => Want::No,
             Outcome::Published if repair => Want::Recheck,
             Outcome::Gap(_) if repair => Want::GapAgain,
             Outcome::Published if sweep && mark.is_recheck_due(key, recheck, self.fruitless) => Want::Recheck,
             Outcome::Gap(_) if sweep && mark.may_close(now) => Want::GapAgain,
             Outcome::Published | Outcome::Gap(_) => Want::No,
         }
+    }
+
+    /// Whether no id was forgotten that a content created then may have in common with others.
+    fn remembers(&self, created: Timestamp) -> bool {
+        self.forgetting.cutoff.is_none_or(|cutoff| cutoff <= Day::of(created).first_needed())
     }
 
     /// Drops what need not be known any more, in small portions; false asks to be called again soon.
@@ -203,8 +210,7 @@ impl Ledger {
     ) -> bool {
         self.forget_marks(marks_before);
         let window = Day(today.0.saturating_sub(i32::from(window_days)));
-        // An unsettled content of day n needs the ids of day n - 1 and later.
-        let needed = oldest_unsettled.map_or(window, |created| Day(Day::of(created).0.saturating_sub(1)));
+        let needed = oldest_unsettled.map_or(window, |created| Day::of(created).first_needed());
         let cutoff = window.min(needed);
         if self.forgetting.cutoff.replace(cutoff) != Some(cutoff) {
             self.forgetting.shard = 0;

@@ -224,7 +224,7 @@ fn is_passing(error: &KafkaError) -> bool {
     matches!(code, Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut | Resolve))
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, ReadError> {
+pub(super) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, ReadError> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
     let partitions: Vec<i32> =

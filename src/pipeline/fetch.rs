@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::writer::Ticket;
 use crate::{
     api::{Api, ApiError, Blob, TenantApi},
-    config::Settings,
+    config::{Kafka, Settings},
     domain::{Batch, Fate, Listed, NotAnArray, Splitter},
     kafka::Unreadable,
 };
@@ -159,6 +159,11 @@ const BATCH_BYTES: usize = 256 * 1_024;
 /// What a record may take beside its bytes: key, headers, framing.
 const FRAMING: usize = 1_024;
 
+/// The largest record that is cut from a blob whole. Whoever splits by another limit may know large records by other ids.
+pub fn largest_record(kafka: &Kafka) -> usize {
+    kafka.max_record_bytes.saturating_sub(FRAMING)
+}
+
 /// What one fetch may hold.
 #[derive(Clone)]
 struct Share {
@@ -172,7 +177,7 @@ impl Share {
         let fetch = &settings.fetch;
         Self {
             kib: (fetch.memory_bytes / fetch.concurrency.max(1) / 1_024).max(2 * BATCH_BYTES / 1_024),
-            largest_record: settings.kafka.max_record_bytes.saturating_sub(FRAMING),
+            largest_record: largest_record(&settings.kafka),
             large: Arc::new(Semaphore::new(1)),
         }
     }

@@ -12,6 +12,7 @@ mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
 mod reading; // the reader of the tools, on topics full of transactions
+mod reconcile; // what is missing is found, by name, and brought back
 mod refusal; // what cannot go well is refused at the start
 mod replay; // everything once more, on purpose
 mod service; // what the service does to its callers, and must not see of them

@@ -157,7 +157,12 @@ impl World {
 
     /// A command of the operator's tools, run to its end with the settings of this world.
     pub fn tool(&self, args: &[&str]) -> Ran {
-        let mut process = self.command(args);
+        self.tool_with(args, &[])
+    }
+
+    /// Like [`Self::tool`], with settings that only this command has.
+    pub fn tool_with(&self, args: &[&str], settings: &[(&'static str, String)]) -> Ran {
+        let mut process = self.launch_command(args, "tool", settings, self.tenant.client_secret.expose_secret());
         let code = process.wait_exit(PATIENCE);
         Ran { code, stdout: process.stdout(), stderr: process.stderr() }
     }

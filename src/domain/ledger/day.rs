@@ -14,6 +14,11 @@ impl Day {
         Self(time.as_second().div_euclid(24 * 60 * 60) as i32)
     }
 
+    /// A content of this day needs the ids of the day before and later.
+    pub fn first_needed(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
     pub(super) fn mark(self) -> DayMark {
         let within = self.0.rem_euclid(CYCLE) as u8;
         DayMark(NonZeroU8::MIN.saturating_add(within))

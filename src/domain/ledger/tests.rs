@@ -143,6 +143,20 @@ fn a_repair_brings_every_settled_content_back() {
     }
 }
 
+/// Its records would be published a second time.
+#[test]
+fn a_repair_does_not_bring_back_what_is_older_than_the_memory() {
+    let mut ledger = Ledger::new();
+    for day in [6, 7] {
+        ledger.restore_mark(key(day), Mark::new(Outcome::Published, at(day as i32, 5), at(9, 0), 7));
+    }
+    let wanted = |ledger: &Ledger, n| ledger.wanted(&key(n), Origin::Repair, config::Recheck::Off, at(9, 0));
+    assert_eq!([wanted(&ledger, 6), wanted(&ledger, 7)], [Want::Recheck; 2]);
+    // The ids of days before 6 go, and a content of day 6 needs those of day 5.
+    assert!(ledger.forget(Day(9), 3, None, at(-30, 0)));
+    assert_eq!([wanted(&ledger, 6), wanted(&ledger, 7)], [Want::No, Want::Recheck]);
+}
+
 /// Rule 21: once, then no more; sampled after a thousand without a find; all again at the first find.
 #[test]
 fn rechecks_become_a_sample_until_one_finds_something() {
