@@ -307,6 +307,7 @@ async fn pass(work: &Work, press: &RefCell<Press<'_>>, missing: &RefCell<Missing
             },
         }
     }
+    bar.finish_and_clear();
     press.borrow_mut().commit()
 }
 

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Exit, Failure, SettingsFrom, settings};
+use super::{Exit, Failure, SettingsFrom, output::harmless, settings};
 use crate::{
     api::{Api, ApiError},
     config::Settings,
@@ -51,6 +51,6 @@ pub(super) fn failed(tenant: &str, error: ApiError) -> Failure {
         _ => Exit::Unexpected,
     };
     let advice = error.advice().map(|advice| format!("\n  {advice}")).unwrap_or_default();
-    let error = anyhow::Error::from(error);
-    Failure::new(exit, anyhow::anyhow!("tenant {tenant}: could not {error:#}{advice}"))
+    let error = harmless(&format!("{:#}", anyhow::Error::from(error)));
+    Failure::new(exit, anyhow::anyhow!("tenant {tenant}: could not {error}{advice}"))
 }

@@ -8,6 +8,7 @@ mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod filter; // what is dropped, routed and redacted
 mod memory; // bounded by settings, not by the size of a blob
+mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
 mod refusal; // what cannot go well is refused at the start

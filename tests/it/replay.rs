@@ -2,13 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    thread,
     time::Duration,
 };
 
 use o365feed::{
     domain::ContentType,
     kafka::{Entry, EntryKind, ReplayStep, partition_of},
-    simulator::{Duplicates, IdModel, SourceScenario},
+    simulator::{ContentFault, Damage, Duplicates, Faults, IdModel, Scenario, SourceScenario},
 };
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -17,7 +18,7 @@ use rdkafka::{
 use serde_json::Value;
 
 use crate::{
-    broker::client,
+    broker::{Broker, Options, client},
     reader::{Message, read_committed},
     world::{PATIENCE, World, history, published, scenario, stop},
 };
@@ -54,7 +55,7 @@ fn a_replay_beside_the_connector_publishes_each_record_once_more() {
 
 /// The part of a day's work that was committed before the end is not done again after it.
 #[test]
-fn a_replay_killed_in_the_middle_goes_on_and_publishes_each_record_once() {
+fn a_replay_stopped_and_killed_in_the_middle_goes_on_and_publishes_each_record_once() {
     let source = SourceScenario { without_id: 0.2, ..history(60, 40) };
     let mut scenario = scenario(vec![(ContentType::Exchange, source)]);
     scenario.tenants[0].latency = Duration::from_millis(150);
@@ -73,9 +74,15 @@ fn a_replay_killed_in_the_middle_goes_on_and_publishes_each_record_once() {
     let mut replay = world.command(&["replay", "--since", "6h", "--to-topic", &topic, "--concurrency", "2"]);
     let there = || read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len();
     replay.wait_until("it is in the middle", PATIENCE, |_| before / 8 < there());
+    replay.sigterm();
+    assert_eq!(replay.wait_exit(PATIENCE), 7, "{}", replay.stderr());
+    assert!(replay.stderr().contains("interrupted"), "{}", replay.stderr());
+    let id = id_of(&replay.stderr());
+    let stopped = there();
+
+    let mut replay = world.command(&["replay", "--resume", &id, "--concurrency", "2"]);
+    replay.wait_until("it goes on", PATIENCE, |_| stopped + before / 8 < there());
     replay.kill9();
-    let told = replay.stderr();
-    let id = told.split("--resume ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned();
     let committed = there();
     assert!(committed < before, "it was killed too late: {committed} of {before}");
 
@@ -100,6 +107,66 @@ fn a_replay_killed_in_the_middle_goes_on_and_publishes_each_record_once() {
     world.verdict().is_exactly_once();
 }
 
+/// A transaction that timed out is none that its producer knows of.
+#[test]
+fn a_replay_over_a_broker_that_froze_publishes_each_record_once() {
+    let mut broker = Broker::own(Options::default());
+    let mut scenario = scenario(vec![(ContentType::Exchange, history(60, 20))]);
+    scenario.tenants[0].latency = Duration::from_millis(150);
+    let mut world = World::on(broker.bootstrap(), scenario);
+    world.set("kafka.transaction_timeout", "5s");
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let topic = world.topic("rebuilt");
+    create(&world, &topic);
+    let mut replay = world.command(&["replay", "--since", "6h", "--to-topic", &topic, "--concurrency", "2"]);
+    let there = || read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len();
+    replay.wait_until("it is in the middle", PATIENCE, |_| 100 < there());
+    broker.pause();
+    thread::sleep(Duration::from_secs(8));
+    broker.resume();
+    assert_eq!(replay.wait_exit(PATIENCE), 0, "{}", replay.stderr());
+    assert!(replay.stderr().contains("beginning again after what is committed"), "{}", replay.stderr());
+    let id = id_of(&replay.stderr());
+    let mut rebuilt = values(read_committed(world.bootstrap(), std::slice::from_ref(&topic)));
+    let mut usual = values(records(&world));
+    rebuilt.sort_unstable();
+    usual.sort_unstable();
+    assert_eq!((rebuilt.len(), usual.len()), (1_200, 1_200));
+    assert!(rebuilt == usual);
+    world.ledger_tells(&id, 1_200);
+}
+
+#[test]
+fn what_a_replay_cannot_have_is_told_and_is_no_gap_of_the_connector() {
+    let faults = [(0, Damage::Expired), (3, Damage::InvalidId)];
+    let faults =
+        faults.map(|(index, damage)| ContentFault { content_type: ContentType::Dlp, index, damage, times: None });
+    let faults = Faults { contents: faults.into(), ..Faults::default() };
+    let mut world = World::new(Scenario { faults, ..scenario(vec![(ContentType::Dlp, history(10, 10))]) });
+    let mut process = world.start("a");
+    process.wait_until("all is published", PATIENCE, |process| 80.0 <= published(process));
+    stop(&mut process);
+    let gaps = |world: &World| read_committed(world.bootstrap(), &[world.topic("feed.gaps")]).len();
+    let before = gaps(&world);
+    // Where the connector has no transactions, a replay has none either.
+    for delivery in ["exactly_once", "at_least_once"] {
+        world.set("kafka.delivery", delivery);
+        let ran = world.tool(&["replay", "--since", "6h", "--yes"]);
+        assert_eq!(ran.code, 7, "{}", ran.stderr);
+        assert!(
+            ran.stdout.contains("80 records of 8 contents published, 0 repeats left out, 2 gaps"),
+            "{}",
+            ran.stdout
+        );
+        assert!(ran.stdout.contains("AF20051") && ran.stdout.contains("AF20052"), "{delivery}: {}", ran.stdout);
+        assert!(ran.stderr.contains("2 gaps") && ran.stderr.contains("--resume"), "{}", ran.stderr);
+    }
+    assert_eq!(gaps(&world), before);
+    assert_eq!(records(&world).len(), 3 * 80);
+}
+
 #[test]
 fn a_replay_before_the_connector_keeps_nothing_from_being_published() {
     let mut scenario = scenario(vec![(ContentType::General, history(40, 10))]);
@@ -117,7 +184,9 @@ fn a_replay_before_the_connector_keeps_nothing_from_being_published() {
     let ran = world.tool(&["replay", "--since", "6h", "--yes"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     process.restart();
-    world.complete(&mut [&mut process]);
+    // To look for the records says nothing: the replay has published them.
+    let left = (400 - before) as f64;
+    process.wait_until("it has published the rest", PATIENCE, |process| left <= published(process));
     stop(&mut process);
     let (own, again): (Vec<_>, Vec<_>) = records(&world).into_iter().partition(|message| header(message).is_none());
     assert!(before <= own.len());
@@ -144,6 +213,11 @@ impl World {
         }
         assert_eq!((began as usize, count, ids.len()), (self.kinds().count(), published, published));
     }
+}
+
+/// The id that a replay tells at its beginning.
+fn id_of(told: &str) -> String {
+    told.split("--resume ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap().to_owned()
 }
 
 fn create(world: &World, topic: &str) {

@@ -167,6 +167,16 @@ impl World {
         self.launch_command(args, "tool", &[], self.tenant.client_secret.expose_secret())
     }
 
+    /// The form that gets a token for this world's tenant.
+    pub fn login(&self) -> [(&'static str, String); 4] {
+        [
+            ("grant_type", "client_credentials".to_owned()),
+            ("client_id", self.tenant.client_id.clone()),
+            ("client_secret", self.tenant.client_secret.expose_secret().to_owned()),
+            ("scope", format!("{}/.default", self.tenant.audience)),
+        ]
+    }
+
     fn launch(&self, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
         self.launch_command(&["run"], slot, settings, secret)
     }

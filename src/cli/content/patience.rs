@@ -33,7 +33,7 @@ impl Patience {
     /// How long to wait before the next try; `None`: it is of no use. `draw` is uniform in 0..1.
     pub(in crate::cli) fn wait(&mut self, fate: Fate, draw: f64) -> Option<Duration> {
         match fate {
-            Fate::Retry { .. } | Fate::Throttled { .. } | Fate::Relist => {
+            Fate::Retry { .. } | Fate::Throttled { .. } => {
                 self.passing += 1;
                 let asked = match fate {
                     Fate::Retry { after } => after.unwrap_or_default(),
@@ -45,7 +45,7 @@ impl Patience {
             }
             Fate::Missing => next(&mut self.missing, &MISSING),
             Fate::Unreadable => next(&mut self.unreadable, &UNREADABLE),
-            Fate::Done | Fate::Gone(_) | Fate::Subscribe | Fate::ClampWindow | Fate::Operator => None,
+            Fate::Done | Fate::Gone(_) | Fate::Subscribe | Fate::Relist | Fate::ClampWindow | Fate::Operator => None,
         }
     }
 }
@@ -70,7 +70,14 @@ mod tests {
         assert_eq!(count(Fate::Retry { after: None }), MOST as usize);
         assert_eq!(count(Fate::Throttled { after: None }), MOST as usize);
         assert_eq!((count(Fate::Missing), count(Fate::Unreadable)), (MISSING.len(), UNREADABLE.len()));
-        for fate in [Fate::Gone(GapReason::Expired), Fate::Subscribe, Fate::ClampWindow, Fate::Operator, Fate::Done] {
+        for fate in [
+            Fate::Gone(GapReason::Expired),
+            Fate::Subscribe,
+            Fate::Relist,
+            Fate::ClampWindow,
+            Fate::Operator,
+            Fate::Done,
+        ] {
             assert_eq!(count(fate), 0);
         }
     }

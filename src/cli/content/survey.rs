@@ -143,12 +143,17 @@ pub(in crate::cli) struct Survey<T: Subject = Listed> {
     windows: VecDeque<Window>,
     pages: Option<Pages<T>>,
     patience: Patience,
+    /// How often the present window was begun again.
+    relisted: u32,
 }
+
+/// A link that leads astray does so each time, after a page that was good.
+const MOST_RELISTED: u32 = 3;
 
 impl<T: Subject> Survey<T> {
     pub(in crate::cli) fn new(places: Vec<Place>, span: TimeSpan) -> Self {
         let windows = Window::tiles(span.from, span.to, WIDTH).collect();
-        Self { places: places.into(), span, windows, pages: None, patience: Patience::default() }
+        Self { places: places.into(), span, windows, pages: None, patience: Patience::default(), relisted: 0 }
     }
 
     /// Places that are not listed to their end.
@@ -176,17 +181,17 @@ impl<T: Subject> Survey<T> {
                     return Some(Ok((place, page)));
                 }
                 Ok(None) => {
-                    self.pages = None;
+                    (self.pages, self.relisted) = (None, 0);
                     self.windows.pop_front();
+                }
+                Err(error) if error.fate() == Fate::Relist && self.relisted < MOST_RELISTED => {
+                    (self.pages, self.relisted) = (None, self.relisted + 1);
                 }
                 Err(error) => {
                     let Some(wait) = self.patience.wait(error.fate(), rand::random()) else {
                         self.next_place();
                         return Some(Err(Unlisted { place, error }));
                     };
-                    if error.fate() == Fate::Relist {
-                        self.pages = None;
-                    }
                     rest(wait, &error.to_string()).await;
                 }
             }
@@ -195,7 +200,7 @@ impl<T: Subject> Survey<T> {
 
     fn next_place(&mut self) {
         self.places.pop_front();
-        (self.pages, self.patience) = (None, Patience::default());
+        (self.pages, self.patience, self.relisted) = (None, Patience::default(), 0);
         self.windows = Window::tiles(self.span.from, self.span.to, WIDTH).collect();
     }
 }
@@ -225,4 +230,62 @@ pub(in crate::cli) async fn rest(wait: Duration, why: &str) {
         eprintln!("waiting {} s: could not {}", wait.as_secs(), harmless(why));
     }
     tokio::time::sleep(wait).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::stage::{Stage, af, an_hour, item, reply};
+
+    fn survey(stage: &Stage, kinds: &[ContentType]) -> Survey {
+        let place = |kind: &ContentType| Place { tenant: "contoso".into(), kind: *kind, api: Arc::clone(&stage.api) };
+        let window = an_hour();
+        Survey::new(kinds.iter().map(place).collect(), TimeSpan { from: window.start(), to: window.end() + WIDTH })
+    }
+
+    async fn all(survey: Survey) -> (Vec<String>, Vec<String>) {
+        let (mut ids, mut faults) = (Vec::new(), Vec::new());
+        for found in survey.contents().collect::<Vec<_>>().await {
+            match found {
+                Ok((_, listed)) => ids.push(listed.content_id),
+                Err(unlisted) => faults.push(unlisted.failure().to_string()),
+            }
+        }
+        (ids, faults)
+    }
+
+    #[tokio::test]
+    async fn a_content_of_two_windows_and_two_pages_comes_once() {
+        let stage = Stage::with_tokens(|asked, root| {
+            let next = format!("{root}/api/v1.0/t/activity/feed/subscriptions/content?nextpage=2{}", asked.query.len());
+            let headers = if asked.query.contains("nextpage") { vec![] } else { vec![("NextPageUri", next.as_str())] };
+            reply(200, &headers, format!("[{},{}]", item(root, "a"), item(root, "b")))
+        })
+        .await;
+        let (ids, faults) = all(survey(&stage, &[ContentType::General])).await;
+        assert_eq!((ids, faults), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+        assert_eq!(stage.asked().len(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_link_that_leads_astray_each_time_ends_the_listing_of_its_source_only() {
+        let stage = Stage::with_tokens(|asked, root| {
+            if asked.query.contains("contentType=DLP.All") {
+                return af(400, "AF20022");
+            }
+            let astray = asked.query.contains("endTime=2026-01-01T02:00:00");
+            let headers = if astray { vec![("NextPageUri", "https://evil.example/")] } else { vec![] };
+            reply(200, &headers, format!("[{}]", item(root, if astray { "b" } else { "a" })))
+        })
+        .await;
+        let (ids, faults) = all(survey(&stage, &[ContentType::Dlp, ContentType::General])).await;
+        assert_eq!(ids, ["a", "b"]);
+        let [subscription, link] = &faults[..] else { panic!("{faults:?}") };
+        assert!(
+            subscription.contains("contoso, DLP.All: could not list contents: http 400, AF20022"),
+            "{subscription}"
+        );
+        assert!(link.contains("follow the link"), "{link}");
+        assert_eq!(stage.asked().len(), 1 + 1 + 1 + MOST_RELISTED as usize);
+    }
 }
