@@ -5,6 +5,7 @@ mod args; // which tenants, content types and times
 mod config; // check and example
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
+mod manual; // man pages and completions
 mod output; // a table for people, JSON for programs
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
@@ -67,6 +68,10 @@ enum Command {
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print what makes a shell complete the commands and options of this program.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual as man pages.
+    Man(manual::ManArgs),
     /// Print the version, and what it is built on.
     Version,
 }
@@ -102,6 +107,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
