@@ -5,10 +5,14 @@ mod args; // which tenants, content types and times
 mod config; // check and example
 pub mod demo; // the whole pipeline, with nothing set up
 mod exit; // what the exit code says
+mod facts; // who did what when, of any record
 mod manual; // man pages and completions
 mod output; // a table for people, JSON for programs
+mod records; // which records of which topics
+mod report; // sums over the records
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
+mod tail; // the newest records as they come
 mod tool; // the API for the tools
 mod version; // what this build is made of
 
@@ -65,6 +69,17 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Sum up the records: by client, operation or user, or how late they come.
+    ///
+    /// Reads the topics that `run` publishes to, or the API itself. The report goes to standard output, how many records it is made of
+    /// to standard error.
+    Report(Box<report::ReportArgs>),
+    /// Show the newest records as they are committed, until stopped.
+    ///
+    /// A line has the record's CreationTime, content type, operation, user, object and client address, as far as it has them. Records
+    /// come in no order but that of their partition. A Kafka that goes away is waited for. Ctrl-C ends it with exit code 0, and so
+    /// does whoever reads its output and has seen enough.
+    Tail(Box<tail::TailArgs>),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -107,6 +122,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Report(args) => report::run(*args),
+        Command::Tail(args) => tail::run(*args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
@@ -150,8 +167,45 @@ fn print(text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
+    use url::Url;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{
+        config::{Cloud, Credential, Tenant},
+        domain::{ContentType, TenantId},
+    };
+
+    /// Some arguments without a command around them.
+    #[derive(Parser)]
+    pub(super) struct Parsed<A: Args> {
+        #[command(flatten)]
+        args: A,
+    }
+
+    impl<A: Args> Parsed<A> {
+        pub(super) fn of(args: &[&str]) -> A {
+            Self::parse_from(["o365feed"].iter().chain(args)).args
+        }
+    }
+
+    /// Tenants `a`, `b`, … by their number.
+    pub(super) fn tenant(number: u8, content_types: &[ContentType]) -> Tenant {
+        let id = Uuid::from_u128(number.into());
+        let nowhere = Url::parse("http://127.0.0.1:1").unwrap();
+        Tenant {
+            id: TenantId(id),
+            name: char::from(b'a' + number - 1).to_string(),
+            cloud: Cloud::Worldwide,
+            api_root: nowhere.clone(),
+            authority: nowhere,
+            audience: "https://manage.office.com".to_owned(),
+            client_id: "client".to_owned(),
+            credential: Credential::SecretFile("/nowhere".into()),
+            content_types: content_types.to_vec(),
+            publisher_identifier: id,
+        }
+    }
 
     #[test]
     fn help() {

@@ -23,7 +23,7 @@ pub use self::{
     ledger::{Day, Ledger, Mark, Outcome, RecheckState, Seen, Want},
     pace::Pace,
     plan::{Pass, PlanSettings, Planner, Step},
-    record::{Batch, RecordRef},
+    record::{Batch, RecordRef, creation_time},
     split::{NotAnArray, Splitter},
     window::{NotAWindow, Window},
 };

@@ -3,14 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
-mod reading; // the reader of the tools, on topics full of transactions
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod memory; // bounded by settings, not by the size of a blob
 mod once; // whatever shape the contents come in
 mod outage; // Kafka away
+mod reading; // the reader of the tools, on topics full of transactions
 mod refusal; // what cannot go well is refused at the start
+mod report; // sums of what was offered, from the topics and from the API
 mod service; // what the service does to its callers, and must not see of them
+mod tail; // what is committed, as it comes
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do
