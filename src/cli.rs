@@ -7,13 +7,18 @@ mod content; // what the service offers, listed and brought
 pub mod demo; // the whole pipeline, with nothing set up
 mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
+mod facts; // who did what when, of any record
+mod manual; // man pages and completions
 mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs
 mod reconcile; // what the API offers, held against what is published
+mod records; // which records of which topics
 mod replay; // what was published, published again on purpose
+mod report; // sums over the records
 mod run; // the connector itself
 mod signals; // Ctrl-C and SIGTERM
 pub mod simulate; // the API, simulated on a port
+mod tail; // the newest records as they come
 mod token; // what each tenant's token says
 mod tool; // the API for the tools
 mod version; // what this build is made of
@@ -105,9 +110,24 @@ enum Command {
     ///
     /// Asks the login authority for a token and decodes it without verifying. The token itself is never printed.
     Token(token::TokenArgs),
+    /// Sum up the records: by client, operation or user, or how late they come.
+    ///
+    /// Reads the topics that `run` publishes to, or the API itself. The report goes to standard output, how many records it is made of
+    /// to standard error.
+    Report(Box<report::ReportArgs>),
+    /// Show the newest records as they are committed, until stopped.
+    ///
+    /// A line has the record's CreationTime, content type, operation, user, object and client address, as far as it has them. Records
+    /// come in no order but that of their partition. A Kafka that goes away is waited for. Ctrl-C ends it with exit code 0, and so
+    /// does whoever reads its output and has seen enough.
+    Tail(Box<tail::TailArgs>),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print what makes a shell complete the commands and options of this program.
+    Completions(manual::CompletionsArgs),
+    /// Print the manual as man pages.
+    Man(manual::ManArgs),
     /// Print the version, and what it is built on.
     Version,
 }
@@ -149,6 +169,10 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Replay(args) => within_runtime(replay::run(*args)),
         Command::Doctor(args) => within_runtime(doctor::run(args)),
         Command::Token(args) => within_runtime(token::run(args)),
+        Command::Report(args) => report::run(*args),
+        Command::Tail(args) => tail::run(*args),
+        Command::Completions(args) => manual::completions(args),
+        Command::Man(args) => manual::man(args),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),
@@ -195,8 +219,45 @@ fn print(text: &str) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
+    use url::Url;
+    use uuid::Uuid;
 
     use super::*;
+    use crate::{
+        config::{Cloud, Credential, Tenant},
+        domain::{ContentType, TenantId},
+    };
+
+    /// Some arguments without a command around them.
+    #[derive(Parser)]
+    pub(super) struct Parsed<A: Args> {
+        #[command(flatten)]
+        args: A,
+    }
+
+    impl<A: Args> Parsed<A> {
+        pub(super) fn of(args: &[&str]) -> A {
+            Self::parse_from(["o365feed"].iter().chain(args)).args
+        }
+    }
+
+    /// Tenants `a`, `b`, … by their number.
+    pub(super) fn tenant(number: u8, content_types: &[ContentType]) -> Tenant {
+        let id = Uuid::from_u128(number.into());
+        let nowhere = Url::parse("http://127.0.0.1:1").unwrap();
+        Tenant {
+            id: TenantId(id),
+            name: char::from(b'a' + number - 1).to_string(),
+            cloud: Cloud::Worldwide,
+            api_root: nowhere.clone(),
+            authority: nowhere,
+            audience: "https://manage.office.com".to_owned(),
+            client_id: "client".to_owned(),
+            credential: Credential::SecretFile("/nowhere".into()),
+            content_types: content_types.to_vec(),
+            publisher_identifier: id,
+        }
+    }
 
     #[test]
     fn help() {

@@ -25,7 +25,7 @@ pub use self::{
     ledger::{Day, Found, Ledger, Mark, Outcome, RecheckState, Seen, Want},
     pace::Pace,
     plan::{Pass, PlanSettings, Planner, Step},
-    record::{Batch, RecordRef},
+    record::{Batch, RecordRef, creation_time},
     redact::{REDACTED_MEMBER, redacted},
     split::{NotAnArray, Splitter},
     window::{NotAWindow, Window},

@@ -18,6 +18,11 @@ pub(super) struct TenantArgs {
 }
 
 impl TenantArgs {
+    /// Whether tenants were named.
+    pub(super) fn are_given(&self) -> bool {
+        !self.tenants.is_empty()
+    }
+
     /// # Errors
     /// When the settings have no tenant of that name or id.
     pub(super) fn of<'a>(&self, settings: &'a Settings) -> Result<Vec<&'a Tenant>, Failure> {
@@ -44,6 +49,11 @@ pub(super) struct TypeArgs {
 }
 
 impl TypeArgs {
+    /// Whether content types were named.
+    pub(super) fn are_given(&self) -> bool {
+        !self.types.is_empty()
+    }
+
     /// What was asked for, else what the settings say of the tenant.
     pub(super) fn of(&self, tenant: &Tenant) -> Vec<ContentType> {
         if self.types.is_empty() { tenant.content_types.clone() } else { self.types.clone() }
@@ -82,7 +92,8 @@ impl SpanArgs {
     /// # Errors
     /// When it is empty or runs backwards.
     pub(super) fn of(&self, now: Timestamp, otherwise: SignedDuration) -> Result<TimeSpan, Failure> {
-        let from = self.from.unwrap_or_else(|| now - self.since.unwrap_or(otherwise));
+        let ago = self.since.unwrap_or(otherwise);
+        let from = self.from.unwrap_or_else(|| now.checked_sub(ago).unwrap_or(Timestamp::MIN));
         let to = self.to.unwrap_or(now);
         if to <= from {
             return Err(usage(format!("the span from {from} to {to} is empty: its end must be later than its start")));
@@ -141,6 +152,7 @@ mod tests {
         assert_eq!(span(None, None, None), Ok(TimeSpan { from: now - hour, to: now }));
         assert_eq!(span(Some(hour * 2), None, None).unwrap().from, now - hour * 2);
         assert_eq!(span(None, Some("2026-01-30"), Some("2026-01-31")).unwrap().to, time("2026-01-31").unwrap());
+        assert_eq!(span(Some(SignedDuration::MAX), None, None).unwrap().from, Timestamp::MIN);
         assert!(span(None, Some("2026-02-01"), None).unwrap_err().contains("empty"));
     }
 }

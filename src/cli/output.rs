@@ -1,11 +1,14 @@
 //! How a command tells its result: a table for people, JSON for programs.
 
-use std::io::{self, IsTerminal};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal},
+};
 
 use clap::{Args, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{Failure, print};
 
@@ -44,10 +47,23 @@ impl OutputArgs {
             Form::Json => {
                 let mut text = serde_json::to_string_pretty(value).map_err(anyhow::Error::from)?;
                 text.push('\n');
-                print(&text)
+                print_json(&text)
             }
         }
     }
+}
+
+/// Prints lines of JSON: as they are for a program, and on a terminal so that nothing in them is obeyed.
+pub(super) fn print_json(lines: &str) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return print(lines);
+    }
+    print(&lines.lines().map(|line| harmless(line) + "\n").collect::<String>())
+}
+
+/// For `serialize_with`: a value as the text that it is displayed as.
+pub(super) fn as_text<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// Columns without lines, as wide as what stands in them; ends with a line feed.
@@ -67,6 +83,22 @@ pub(super) fn table<R: IntoIterator<Item = String>>(headings: &[&str], rows: imp
 /// What others wrote, fit for a terminal: no control character, so that nothing of it is obeyed.
 pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() || is_direction(letter) { '\u{fffd}' } else { letter }).collect()
+}
+
+/// At most so much of a text that somebody else wrote stands in a cell of a table.
+const LONGEST_CELL: usize = 120;
+
+/// The beginning of a text, for a cell of a table.
+pub(super) fn shortened(text: &str) -> String {
+    cut(text, LONGEST_CELL)
+}
+
+/// At most `width` characters of a text; the last one says that there are more.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    match text.char_indices().nth(width) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    }
 }
 
 /// Marks that turn the order of the letters after them around.
@@ -89,6 +121,12 @@ pub(super) fn progress(length: u64, doing: &'static str) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_where_letters_end() {
+        assert_eq!((cut("Müller", 6), cut("Müller", 4)), ("Müller".to_owned(), "Mül…".to_owned()));
+        assert_eq!(shortened(&"x".repeat(1_000)).chars().count(), LONGEST_CELL);
+    }
 
     #[test]
     fn a_table_is_aligned_and_obeys_nothing_that_others_wrote() {

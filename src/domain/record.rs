@@ -316,17 +316,17 @@ fn whole_number(value: &RawValue) -> Option<Cow<'_, str>> {
     (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then_some(text)
 }
 
-/// `YYYY-MM-DDTHH:MM:SS` is UTC without saying so; some workloads add a fraction, a `Z` or an offset.
+fn epoch_seconds(text: &str) -> Option<i64> {
+    creation_time(text).map(Timestamp::as_second)
+}
+
+/// A record's `CreationTime`. `YYYY-MM-DDTHH:MM:SS` is UTC without saying so; some workloads add a fraction, a `Z` or an
+/// offset. `None` for any other text.
 ///
 /// Source: docs/api/contract.md 8.1.
-fn epoch_seconds(text: &str) -> Option<i64> {
+pub fn creation_time(text: &str) -> Option<Timestamp> {
     let has_zone = text.get(10..)?.contains(['Z', 'z', '+', '-']);
-    let time = if has_zone {
-        text.parse::<Timestamp>().ok()?
-    } else {
-        TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok()?
-    };
-    Some(time.as_second())
+    if has_zone { text.parse().ok() } else { TimeZone::UTC.to_timestamp(text.parse::<DateTime>().ok()?).ok() }
 }
 
 #[cfg(test)]

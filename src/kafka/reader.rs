@@ -19,6 +19,9 @@ use crate::config::Kafka;
 /// Every committed message of some topics, from a point in time up to where they ended, or without end.
 pub struct TopicReader {
     consumer: BaseConsumer,
+    /// Asks for the ends. Told those of committed records, it would stop below the first open transaction.
+    marks: BaseConsumer,
+    places: Vec<Place>,
     /// Where reading ends, of each partition that has not been read so far; `None` when it never ends.
     ends: Option<HashMap<(String, i32), i64>>,
     /// All positions together: they grow over aborted records too, which nobody is shown.
@@ -26,6 +29,7 @@ pub struct TopicReader {
     /// How long was waited in vain since something moved.
     waited: Duration,
     stalled_after: Duration,
+    offsets: u64,
 }
 
 /// Where reading begins, in each partition.
@@ -61,6 +65,8 @@ pub enum Next {
 pub enum ReadError {
     #[error("read the topics")]
     Kafka(#[from] KafkaError),
+    #[error("read the topics: Kafka at {servers} did not answer within {} s", ANSWER.as_secs())]
+    NoAnswer { servers: String },
     #[error("read the topic `{0}`: it does not exist; check kafka.topic_prefix, or let `o365feed run` create it")]
     NoTopic(String),
     #[error(
@@ -83,14 +89,13 @@ impl TopicReader {
     /// Asks for the topics' partitions and ends; blocks for some answers of the broker.
     ///
     /// # Errors
-    /// [`ReadError::NoTopic`] names the first topic that is not there.
+    /// [`ReadError::NoTopic`] names the first topic that is not there; [`ReadError::NoAnswer`] when nobody can be asked.
     pub fn open(kafka: &Kafka, topics: &[String], from: ReadFrom, to: ReadTo) -> Result<Self, ReadError> {
-        // Told the ends of committed records, it would stop below the first open transaction.
         let marks: BaseConsumer = client_config(kafka, Role::Watermarks).create()?;
         let consumer: BaseConsumer = client_config(kafka, Role::CommittedReader).create()?;
         let mut places = Vec::new();
         for topic in topics {
-            for partition in partitions(&marks, topic)? {
+            for partition in partitions(&marks, kafka, topic)? {
                 let (low, high) = marks.fetch_watermarks(topic, partition, ANSWER)?;
                 let first = match from {
                     ReadFrom::Start | ReadFrom::Time(_) => low,
@@ -109,15 +114,22 @@ impl TopicReader {
             assigned.add_partition_offset(&place.topic, place.partition, Offset::Offset(place.first))?;
         }
         consumer.assign(&assigned)?;
-        let unread = places.into_iter().filter(|place| place.first < place.end);
-        let ends = unread.map(|place| ((place.topic, place.partition), place.end)).collect();
-        Ok(Self {
-            consumer,
-            ends: (to == ReadTo::EndOfNow).then_some(ends),
-            passed: 0,
-            waited: Duration::ZERO,
-            stalled_after: STALLED,
-        })
+        let offsets = places.iter().map(|place| place.end.abs_diff(place.first.min(place.end))).sum();
+        let ends = (to == ReadTo::EndOfNow).then(|| unread(&places));
+        let (passed, waited) = (0, Duration::ZERO);
+        Ok(Self { consumer, marks, places, ends, passed, waited, stalled_after: STALLED, offsets })
+    }
+
+    /// From now on reads only up to where the topics end at this moment; blocks for some answers of the broker.
+    ///
+    /// # Errors
+    /// When the broker does not tell.
+    pub fn end_now(&mut self) -> Result<(), ReadError> {
+        for place in &mut self.places {
+            place.end = self.marks.fetch_watermarks(&place.topic, place.partition, ANSWER)?.1;
+        }
+        (self.ends, self.waited) = (Some(unread(&self.places)), Duration::ZERO);
+        Ok(self.drop_reached()?)
     }
 
     /// Gives up after another time than [`STALLED`] without any progress.
@@ -126,10 +138,19 @@ impl TopicReader {
         Self { stalled_after, ..self }
     }
 
+    /// How many offsets lay between beginning and end when it was opened: at most so many messages come up to there.
+    pub fn offsets(&self) -> u64 {
+        self.offsets
+    }
+
     /// The next message of any partition. Within a partition they come in their order.
     ///
     /// # Errors
     /// [`ReadError::Stalled`] when an end is not reached although nothing comes any more.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "no iterator: after an error, or when it is quiet, there may be more"
+    )]
     pub fn next(&mut self) -> Result<Next, ReadError> {
         loop {
             if self.ends.as_ref().is_some_and(HashMap::is_empty) {
@@ -217,6 +238,12 @@ struct Place {
     end: i64,
 }
 
+/// Where the partitions end in which there is something to read.
+fn unread(places: &[Place]) -> HashMap<(String, i32), i64> {
+    let unread = places.iter().filter(|place| place.first < place.end);
+    unread.map(|place| ((place.topic.clone(), place.partition), place.end)).collect()
+}
+
 /// librdkafka goes on by itself after these.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure, OperationTimedOut, Resolve};
@@ -224,8 +251,11 @@ fn is_passing(error: &KafkaError) -> bool {
     matches!(code, Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut | Resolve))
 }
 
-pub(super) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>, ReadError> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+pub(super) fn partitions(consumer: &BaseConsumer, kafka: &Kafka, topic: &str) -> Result<Vec<i32>, ReadError> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(|error| match error {
+        error if is_passing(&error) => ReadError::NoAnswer { servers: kafka.bootstrap_servers.clone() },
+        error => error.into(),
+    })?;
     let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
     let partitions: Vec<i32> =
         found.map(|topic| topic.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default();

@@ -78,7 +78,7 @@ impl Survey {
         let kafka = settings.kafka.clone();
         let client: BaseConsumer = client_config(&kafka, Role::Watermarks).create().map_err(ReadError::Kafka)?;
         for topic in [kafka.listings_topic(), kafka.ledger_topic()] {
-            let found = reader::partitions(&client, &topic)?.len();
+            let found = reader::partitions(&client, &kafka, &topic)?.len();
             if i32::try_from(found) != Ok(kafka.partitions) {
                 return Err(SurveyError::Partitions { topic, found, expected: kafka.partitions });
             }

@@ -15,7 +15,9 @@ mod reading; // the reader of the tools, on topics full of transactions
 mod reconcile; // what is missing is found, by name, and brought back
 mod refusal; // what cannot go well is refused at the start
 mod replay; // everything once more, on purpose
+mod report; // sums of what was offered, from the topics and from the API
 mod service; // what the service does to its callers, and must not see of them
+mod tail; // what is committed, as it comes
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do

@@ -70,6 +70,11 @@ impl Process {
         self.leash.signal("TERM");
     }
 
+    /// As Ctrl-C does.
+    pub fn interrupt(&mut self) {
+        self.leash.signal("INT");
+    }
+
     pub fn sigstop(&mut self) {
         self.leash.signal("STOP");
     }

@@ -67,6 +67,9 @@ async fn a_transaction_that_is_open_is_waited_for_and_what_comes_later_is_left()
     begin(&other, &topics[0], 0, &["later"]).await;
     other.commit_transaction(PATIENCE).unwrap();
     assert_eq!(read(waiting).unwrap(), ["behind it", "undecided"]);
+    let mut ending = open_reader(ReadFrom::Start, ReadTo::Never);
+    ending.end_now().unwrap();
+    assert_eq!(read(ending).unwrap(), ["behind it", "later", "undecided"]);
     // Both became visible after the reader was opened, though they were written before.
     assert_eq!(read_some(&mut following, 3), ["behind it", "later", "undecided"]);
 }
@@ -94,8 +97,9 @@ async fn reading_begins_at_a_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_is_not_there_is_named_and_not_made() {
-    let (broker, topic) = (Broker::shared(), unique("nowhere"));
-    let opened = TopicReader::open(&settings(broker), std::slice::from_ref(&topic), ReadFrom::End, ReadTo::Never);
+    let properties = vec![("auto.create.topics.enable", "true".to_owned())];
+    let (broker, topic) = (Broker::own(Options { properties, ..Options::default() }), unique("nowhere"));
+    let opened = TopicReader::open(&settings(&broker), std::slice::from_ref(&topic), ReadFrom::End, ReadTo::Never);
     assert!(matches!(opened, Err(ReadError::NoTopic(named)) if named == topic));
     let admin: AdminClient<DefaultClientContext> = client(broker.bootstrap()).create().unwrap();
     let all = admin.inner().fetch_metadata(None, PATIENCE).unwrap();

@@ -182,12 +182,27 @@ impl World {
         ]
     }
 
+    /// Like [`Self::tool`], its output read by a shell's command; the exit code is still the tool's.
+    pub fn piped(&self, args: &[&str], reader: &str) -> Ran {
+        let script = format!(r#"{{ "$0" "$@"; echo "$?" >code; }} | {reader}; exit "$(cat code)""#);
+        let mut launch = Launch::o365feed(args.iter().copied());
+        let program = std::mem::replace(&mut launch.program, "sh".into());
+        launch.args.splice(0..0, ["-c".into(), script.into(), program.into()]);
+        let mut process = self.launch_it(launch, "tool", &[], self.tenant.client_secret.expose_secret());
+        let code = process.wait_exit(PATIENCE);
+        Ran { code, stdout: process.stdout(), stderr: process.stderr() }
+    }
+
     fn launch(&self, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
         self.launch_command(&["run"], slot, settings, secret)
     }
 
     fn launch_command(&self, args: &[&str], slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
-        let mut launch = Launch::o365feed(args.iter().copied()).env(SECRET, secret);
+        self.launch_it(Launch::o365feed(args.iter().copied()), slot, settings, secret)
+    }
+
+    fn launch_it(&self, launch: Launch, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
+        let mut launch = launch.env(SECRET, secret);
         for (key, value) in self.settings.iter().chain(settings) {
             launch.env.push((variable(key), value.clone()));
         }

@@ -8,36 +8,24 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, bail};
-use rdkafka::{
-    Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer},
-    error::KafkaResult,
-    message::BorrowedMessage,
-};
+use anyhow::anyhow;
+use rdkafka::{Message as _, message::OwnedMessage};
 
 use super::{
     glimpse::glimpse,
     verdict::{Counts, Found},
 };
 use crate::{
-    config::{Kafka, Settings},
+    config::Settings,
     domain::{ContentType, RecordId},
-    kafka::{Role, client_config},
+    kafka::{Next, ReadError, ReadFrom, ReadTo, TopicReader},
     simulator::half_hash,
 };
 
 /// The newest records are shown; so many of them.
 pub const SHOWN: usize = 5;
-
-/// How long the ends of the topics may take to be reached, once nobody writes any more: a transaction that was left open
-/// ends by its time-out within it.
-const TO_THE_END: Duration = Duration::from_secs(60);
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-const POLL: Duration = Duration::from_millis(100);
 
 /// A reader at work on a thread of its own. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -64,19 +52,15 @@ impl Reader {
     /// Starts to read the output topics and the gaps.
     ///
     /// # Errors
-    /// When librdkafka refuses its settings.
+    /// When the topics cannot be read.
     pub fn start(settings: &Settings) -> anyhow::Result<Self> {
-        let topics = Topics::of(settings);
-        let mut config = client_config(&settings.kafka, Role::CommittedReader);
-        // A partition whose queue was full rests for a second by default. Tried: a thousand records a second from the mock, which
-        // gives them in small batches, are then read far too late.
-        config.set("fetch.queue.backoff.ms", "10");
-        let consumer: BaseConsumer = config.create()?;
-        consumer.assign(&topics.assignment()?)?;
+        let outputs = outputs(settings);
+        let topics: Vec<String> = outputs.keys().cloned().chain([settings.kafka.gaps_topic()]).collect();
+        let topics = TopicReader::open(&settings.kafka, &topics, ReadFrom::Start, ReadTo::Never)?;
         let shared =
             Arc::new(Shared { seen: Mutex::default(), finish: AtomicBool::new(false), thread: Mutex::default() });
-        let (reader, kafka) = (Self(Arc::clone(&shared)), settings.kafka.clone());
-        let reading = move || reader.read(&consumer, &topics, &kafka);
+        let reader = Self(Arc::clone(&shared));
+        let reading = move || Ok(reader.read(topics, &outputs)?);
         let thread = thread::Builder::new().name("demo-reader".to_owned()).spawn(reading)?;
         *lock(&shared.thread) = Some(thread);
         Ok(Self(shared))
@@ -109,33 +93,27 @@ impl Reader {
         Ok(Found { records: std::mem::take(&mut seen.records), gaps: seen.open_gaps.len() as u64 })
     }
 
-    fn read(&self, consumer: &BaseConsumer, topics: &Topics, kafka: &Kafka) -> anyhow::Result<()> {
-        while !self.0.finish.load(Ordering::Acquire) {
-            self.take_next(consumer, topics);
-        }
-        let (ends, deadline) = (topics.ends(kafka)?, Instant::now() + TO_THE_END);
-        while !are_reached(&ends, &consumer.position()?) {
-            if Instant::now() > deadline {
-                bail!("could not read the topics to their ends within {} s", TO_THE_END.as_secs());
+    fn read(&self, mut topics: TopicReader, outputs: &HashMap<String, ContentType>) -> Result<(), ReadError> {
+        let mut is_ending = false;
+        loop {
+            if !is_ending && self.0.finish.load(Ordering::Acquire) {
+                topics.end_now()?;
+                is_ending = true;
             }
-            self.take_next(consumer, topics);
-        }
-        Ok(())
-    }
-
-    /// Ends of partitions and faults that librdkafka mends itself come here too, and mean nothing.
-    fn take_next(&self, consumer: &BaseConsumer, topics: &Topics) {
-        if let Some(Ok(message)) = consumer.poll(POLL) {
-            match topics.outputs.get(message.topic()) {
-                Some(kind) => lock(&self.0.seen).record(*kind, &message),
-                None => lock(&self.0.seen).gap(&message),
+            match topics.next()? {
+                Next::Message(message) => match outputs.get(message.topic()) {
+                    Some(kind) => lock(&self.0.seen).record(*kind, &message),
+                    None => lock(&self.0.seen).gap(&message),
+                },
+                Next::Quiet => {}
+                Next::End => return Ok(()),
             }
         }
     }
 }
 
 impl Seen {
-    fn record(&mut self, kind: ContentType, message: &BorrowedMessage<'_>) {
+    fn record(&mut self, kind: ContentType, message: &OwnedMessage) {
         let value = message.payload().unwrap_or_default();
         let key = message.key().and_then(|key| std::str::from_utf8(key).ok()).filter(|key| !key.is_empty());
         let identity = key.map_or_else(|| RecordId(half_hash(value)), RecordId::of_text);
@@ -148,7 +126,7 @@ impl Seen {
     }
 
     /// A gap that closes is told a second time.
-    fn gap(&mut self, message: &BorrowedMessage<'_>) {
+    fn gap(&mut self, message: &OwnedMessage) {
         let told: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).unwrap_or_default();
         let content = message.key().unwrap_or_default().to_vec();
         if told["closed"] == true {
@@ -159,53 +137,13 @@ impl Seen {
     }
 }
 
-/// What is read.
-struct Topics {
-    outputs: HashMap<String, ContentType>,
-    partitions: Vec<(String, i32)>,
-}
-
-impl Topics {
-    fn of(settings: &Settings) -> Self {
-        let kafka = &settings.kafka;
-        let of_tenant = |tenant: &crate::config::Tenant| {
-            let kinds = tenant.content_types.iter();
-            kinds.map(|kind| (kafka.output_topic(tenant.id, *kind), *kind)).collect::<Vec<_>>()
-        };
-        let outputs: HashMap<_, _> = settings.tenants.iter().flat_map(of_tenant).collect();
-        let every = outputs.keys().flat_map(|topic| (0..kafka.output_partitions).map(|at| (topic.clone(), at)));
-        let partitions = every.chain([(kafka.gaps_topic(), 0)]).collect();
-        Self { outputs, partitions }
-    }
-
-    fn assignment(&self) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition) in &self.partitions {
-            list.add_partition_offset(topic, *partition, Offset::Beginning)?;
-        }
-        Ok(list)
-    }
-
-    /// Where each partition that holds something ends now. Asked by a consumer that counts undecided transactions: the
-    /// last one's marks may still be on their way.
-    fn ends(&self, kafka: &Kafka) -> KafkaResult<HashMap<(String, i32), i64>> {
-        let asking: BaseConsumer = client_config(kafka, Role::Watermarks).create()?;
-        let mut ends = HashMap::new();
-        for (topic, partition) in &self.partitions {
-            let (low, high) = asking.fetch_watermarks(topic, *partition, ANSWER_WITHIN)?;
-            if low < high {
-                ends.insert((topic.clone(), *partition), high);
-            }
-        }
-        Ok(ends)
-    }
-}
-
-fn are_reached(ends: &HashMap<(String, i32), i64>, positions: &TopicPartitionList) -> bool {
-    ends.iter().all(|((topic, partition), end)| {
-        let at = positions.find_partition(topic, *partition).map(|position| position.offset());
-        matches!(at, Some(Offset::Offset(at)) if *end <= at)
-    })
+/// The topics of records.
+fn outputs(settings: &Settings) -> HashMap<String, ContentType> {
+    let of_tenant = |tenant: &crate::config::Tenant| {
+        let kinds = tenant.content_types.iter();
+        kinds.map(|kind| (settings.kafka.output_topic(tenant.id, *kind), *kind)).collect::<Vec<_>>()
+    };
+    settings.tenants.iter().flat_map(of_tenant).collect()
 }
 
 /// Counts are changed in single steps, so a panic elsewhere leaves them whole.

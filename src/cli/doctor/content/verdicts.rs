@@ -156,7 +156,7 @@ fn blobs(seen: &Seen) -> Probe {
 
 fn bad_blob(probe: Probe, verdict: Verdict, which: &str, fault: &BlobFault) -> Probe {
     let gaps =
-        "what cannot be fetched becomes a gap: `o365feed reconcile` lists them, docs/errors.md says what each means";
+        "what cannot be fetched becomes a gap: `o365feed reconcile` lists them, docs/runbook.md says what each means";
     match fault {
         BlobFault::Api(error @ ApiError::Throttled { .. }) => {
             probe.see(format!("{which}: {}, see probe 19", told(error)))
