@@ -153,6 +153,39 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
 }
 
 #[test]
+fn what_a_killed_connector_left_behind_is_told_apart_to_the_record() {
+    let mut scenario =
+        scenario(vec![(ContentType::SharePoint, history(60, 20)), (ContentType::Exchange, history(60, 20))]);
+    scenario.tenants[0].latency = Duration::from_millis(30);
+    let mut world = World::new(scenario);
+    world.set("fetch.concurrency", 1);
+    let mut process = world.start("a");
+    process.wait_until("a part is published", PATIENCE, |process| {
+        metric(process, "o365feed_records_published_total", &[]) >= 200.0
+    });
+    process.kill9();
+    let args = ["reconcile", "--since", "2h", "--grace", "1s", "--deep", "--output", "json"];
+    let (ran, report) = reported(&world, &args, &[]);
+    let count = |verdict: &str| -> u64 {
+        report["sources"].as_array().unwrap().iter().map(|source| source["records"][verdict].as_u64().unwrap()).sum()
+    };
+    println!("{}", report["verdict"]);
+    let outputs: Vec<String> = world.kinds().map(|kind| world.output(kind)).collect();
+    let published = read_committed(world.bootstrap(), &outputs).len() as u64;
+    assert!((200..2_400).contains(&published), "killed in the midst of it: {published}");
+    assert_eq!(count("delivered"), published, "{}", ran.stdout);
+    assert_eq!(count("waiting") + count("missing"), 2_400 - published, "{}", ran.stdout);
+    assert_eq!(count("unknown") + count("gap"), 0, "{}", ran.stdout);
+
+    process.restart();
+    world.complete(&mut [&mut process]);
+    let (ran, _) = reported(&world, &args, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
 fn what_came_before_the_beginning_is_not_missing() {
     let mut world = World::new(scenario(vec![(ContentType::SharePoint, history(20, 10))]));
     world.set("listing.start_from", world.simulator().now() - Duration::from_secs(1_500));
@@ -333,21 +366,17 @@ fn a_service_that_fails_now_and_then_is_asked_again() {
     let mut process = world.start("a");
     world.complete(&mut [&mut process]);
     stop(&mut process);
-    let rates = [
-        (Failure::Status(503), 0.1),
-        (Failure::Reset, 0.1),
-        (Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.02),
+    let rules = [
+        (Operation::Content, Failure::Throttled(ThrottleShape::TooManySeconds(1))),
+        (Operation::Blob, Failure::Status(503)),
     ];
-    let rules = rates.map(|(failure, rate)| Rule { on: None, failure, when: When::Rate(rate) });
+    let rules = rules.map(|(on, failure)| Rule { on: Some(on), failure, when: When::First(1) });
     world.simulator().control().set_faults(Faults { rules: rules.into(), ..Faults::default() });
-    let before = world.simulator().counts().requests;
     let (ran, report) = reported(&world, &["reconcile", "--since", "2h", "--deep", "--output", "json"], &[]);
     assert_eq!((ran.code, &report["sources"][0]["records"]["delivered"]), (0, &Value::from(200)), "{}", ran.stdout);
     let counts = world.simulator().counts();
-    let failed = |requests: &BTreeMap<(Operation, u16), u64>| -> u64 {
-        requests.iter().filter(|((_, status), _)| *status == 503).map(|(_, count)| count).sum()
-    };
-    assert!(failed(&counts.requests) > failed(&before), "there was something to get over");
+    assert_eq!(counts.requests.get(&(Operation::Blob, 503)), Some(&20), "each content failed once");
+    assert!(counts.requests.get(&(Operation::Content, 429)).is_some_and(|count| *count >= 4), "and so did each page");
     assert_eq!(counts.impatient, 0);
 }
 

@@ -362,6 +362,10 @@ fn sentence(total: &Cell, findings: &Findings, gaps: usize, complete: bool) -> S
         rest.push(counted(gaps as u64, "open gap"));
     }
     let all = counted(contents.all(), "content");
+    if complete && contents.all() == 0 && rest.is_empty() {
+        // A proof about nothing should not read like one.
+        return "complete: the API lists nothing in this span".to_owned();
+    }
     if complete {
         let looked = if records.all() == 0 {
             String::new()
