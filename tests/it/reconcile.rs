@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::{
     broker::{Broker, client},
+    process::Process,
     reader::read_committed,
     scratch::unique,
     world::{PATIENCE, Ran, World, history, last_lines, live, metric, nowhere, scenario, stop},
@@ -150,6 +151,29 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     let last: BTreeMap<String, Mark> = marks.collect();
     assert_eq!(last.len(), 40);
     assert!(last.values().all(|mark| mark.recheck == RecheckState::Grown && mark.records > 30), "{last:?}");
+}
+
+/// Nothing was tampered with: the service gave half of each content at first, and nobody asked again.
+#[test]
+fn records_that_came_into_a_content_after_its_last_fetch_are_found_and_published() {
+    let kind = ContentType::SharePoint;
+    let fault = |index| ContentFault { content_type: kind, index, damage: Damage::Shorter, times: Some(1) };
+    let faults = Faults { contents: (0..20).map(fault).collect(), ..Faults::default() };
+    let mut world = World::new(Scenario { faults, ..scenario(vec![(kind, history(20, 20))]) });
+    world.set("fetch.recheck", "off");
+    let mut process = world.start("a");
+    let published = |process: &Process| metric(process, "o365feed_records_published_total", &[]);
+    process.wait_until("the first halves are published", PATIENCE, |process| published(process) >= 200.0);
+    let args = ["reconcile", "--since", "2h", "--grace", "1s", "--output", "json"];
+    let (ran, _) = reported(&world, &args, &[]);
+    assert_eq!(ran.code, 0, "the marks are believed: {}", ran.stdout);
+    let (ran, report) = reported(&world, &[&args[..], &["--deep", "--repair"]].concat(), &[]);
+    assert_eq!((ran.code, missing(&report).len(), &report["put_back"]), (7, 200, &Value::from(20)), "{}", ran.stdout);
+    world.complete(&mut [&mut process]);
+    let (ran, _) = reported(&world, &[&args[..], &["--deep"]].concat(), &[]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
 }
 
 #[test]
