@@ -16,7 +16,7 @@ mod pages; // a listing, page by page
 mod wire; // JSON exactly as sent, turned into our types
 
 #[cfg(test)]
-mod stage; // a small service on 127.0.0.1 that the tests script
+pub(crate) mod stage; // a small service on 127.0.0.1 that the tests script
 
 pub use self::{
     auth::TokenState,
