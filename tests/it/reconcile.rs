@@ -24,6 +24,7 @@ use serde_json::Value;
 
 use crate::{
     broker::{Broker, client},
+    process::Process,
     reader::read_committed,
     scratch::unique,
     world::{PATIENCE, Ran, World, history, last_lines, live, metric, nowhere, scenario, stop},
@@ -150,6 +151,62 @@ fn what_the_ledger_lost_is_named_to_the_record_and_a_repair_publishes_exactly_th
     let last: BTreeMap<String, Mark> = marks.collect();
     assert_eq!(last.len(), 40);
     assert!(last.values().all(|mark| mark.recheck == RecheckState::Grown && mark.records > 30), "{last:?}");
+}
+
+/// Nothing was tampered with: the service gave half of each content at first, and nobody asked again.
+#[test]
+fn records_that_came_into_a_content_after_its_last_fetch_are_found_and_published() {
+    let kind = ContentType::SharePoint;
+    let fault = |index| ContentFault { content_type: kind, index, damage: Damage::Shorter, times: Some(1) };
+    let faults = Faults { contents: (0..20).map(fault).collect(), ..Faults::default() };
+    let mut world = World::new(Scenario { faults, ..scenario(vec![(kind, history(20, 20))]) });
+    world.set("fetch.recheck", "off");
+    let mut process = world.start("a");
+    let published = |process: &Process| metric(process, "o365feed_records_published_total", &[]);
+    process.wait_until("the first halves are published", PATIENCE, |process| published(process) >= 200.0);
+    let args = ["reconcile", "--since", "2h", "--grace", "1s", "--output", "json"];
+    let (ran, _) = reported(&world, &args, &[]);
+    assert_eq!(ran.code, 0, "the marks are believed: {}", ran.stdout);
+    let (ran, report) = reported(&world, &[&args[..], &["--deep", "--repair"]].concat(), &[]);
+    assert_eq!((ran.code, missing(&report).len(), &report["put_back"]), (7, 200, &Value::from(20)), "{}", ran.stdout);
+    world.complete(&mut [&mut process]);
+    let (ran, _) = reported(&world, &[&args[..], &["--deep"]].concat(), &[]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn what_a_killed_connector_left_behind_is_told_apart_to_the_record() {
+    let mut scenario =
+        scenario(vec![(ContentType::SharePoint, history(60, 20)), (ContentType::Exchange, history(60, 20))]);
+    scenario.tenants[0].latency = Duration::from_millis(30);
+    let mut world = World::new(scenario);
+    world.set("fetch.concurrency", 1);
+    let mut process = world.start("a");
+    process.wait_until("a part is published", PATIENCE, |process| {
+        metric(process, "o365feed_records_published_total", &[]) >= 200.0
+    });
+    process.kill9();
+    let args = ["reconcile", "--since", "2h", "--grace", "1s", "--deep", "--output", "json"];
+    let (ran, report) = reported(&world, &args, &[]);
+    let count = |verdict: &str| -> u64 {
+        report["sources"].as_array().unwrap().iter().map(|source| source["records"][verdict].as_u64().unwrap()).sum()
+    };
+    println!("{}", report["verdict"]);
+    let outputs: Vec<String> = world.kinds().map(|kind| world.output(kind)).collect();
+    let published = read_committed(world.bootstrap(), &outputs).len() as u64;
+    assert!((200..2_400).contains(&published), "killed in the midst of it: {published}");
+    assert_eq!(count("delivered"), published, "{}", ran.stdout);
+    assert_eq!(count("waiting") + count("missing"), 2_400 - published, "{}", ran.stdout);
+    assert_eq!(count("unknown") + count("gap"), 0, "{}", ran.stdout);
+
+    process.restart();
+    world.complete(&mut [&mut process]);
+    let (ran, _) = reported(&world, &args, &[]);
+    assert_eq!(ran.code, 0, "{}", ran.stdout);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
 }
 
 #[test]
@@ -333,21 +390,17 @@ fn a_service_that_fails_now_and_then_is_asked_again() {
     let mut process = world.start("a");
     world.complete(&mut [&mut process]);
     stop(&mut process);
-    let rates = [
-        (Failure::Status(503), 0.1),
-        (Failure::Reset, 0.1),
-        (Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.02),
+    let rules = [
+        (Operation::Content, Failure::Throttled(ThrottleShape::TooManySeconds(1))),
+        (Operation::Blob, Failure::Status(503)),
     ];
-    let rules = rates.map(|(failure, rate)| Rule { on: None, failure, when: When::Rate(rate) });
+    let rules = rules.map(|(on, failure)| Rule { on: Some(on), failure, when: When::First(1) });
     world.simulator().control().set_faults(Faults { rules: rules.into(), ..Faults::default() });
-    let before = world.simulator().counts().requests;
     let (ran, report) = reported(&world, &["reconcile", "--since", "2h", "--deep", "--output", "json"], &[]);
     assert_eq!((ran.code, &report["sources"][0]["records"]["delivered"]), (0, &Value::from(200)), "{}", ran.stdout);
     let counts = world.simulator().counts();
-    let failed = |requests: &BTreeMap<(Operation, u16), u64>| -> u64 {
-        requests.iter().filter(|((_, status), _)| *status == 503).map(|(_, count)| count).sum()
-    };
-    assert!(failed(&counts.requests) > failed(&before), "there was something to get over");
+    assert_eq!(counts.requests.get(&(Operation::Blob, 503)), Some(&20), "each content failed once");
+    assert!(counts.requests.get(&(Operation::Content, 429)).is_some_and(|count| *count >= 4), "and so did each page");
     assert_eq!(counts.impatient, 0);
 }
 

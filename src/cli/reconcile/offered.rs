@@ -28,8 +28,8 @@ const TRIES: u32 = 5;
 /// What is not there, or is no JSON, is asked for again this often: it may be on its way.
 const MISSES: u32 = 2;
 
-/// A longer wait that is asked for one request is not obeyed: it is about one request of many.
-const ASKED_MAX: Duration = Duration::from_secs(60);
+/// A longer wait that is asked for is not obeyed: it is about one request of many (docs/api/contract.md 5).
+const ASKED_MAX: Duration = Duration::from_secs(300);
 
 /// Asks the API, within the budget.
 pub(super) struct Reader<'a> {
@@ -118,7 +118,7 @@ fn windows(span: TimeSpan) -> impl Iterator<Item = Window> {
 
 /// Every page of a window. A page that fails is asked for again; a bad link begins the window again.
 async fn list_window(api: &Arc<TenantApi>, source: Source, window: Window) -> Result<Vec<Listed>, ApiError> {
-    let mut tries = 0;
+    let (mut tries, mut begun_again) = (0, 0);
     let (mut pages, mut found) = (api.pages(source.content_type, window), Vec::new());
     loop {
         match pages.next().await {
@@ -127,13 +127,17 @@ async fn list_window(api: &Arc<TenantApi>, source: Source, window: Window) -> Re
                 tries = 0;
             }
             Ok(None) => return Ok(found),
+            Err(error) if error.fate() == Fate::Relist => {
+                // Good pages before the bad link say nothing about the link.
+                begun_again += 1;
+                let Some(rest) = rest(error.fate(), begun_again) else { return Err(error) };
+                sleep(rest).await;
+                pages = api.pages(source.content_type, window);
+            }
             Err(error) => {
                 tries += 1;
                 let Some(rest) = rest(error.fate(), tries) else { return Err(error) };
                 sleep(rest).await;
-                if error.fate() == Fate::Relist {
-                    pages = api.pages(source.content_type, window);
-                }
             }
         }
     }
@@ -181,11 +185,54 @@ fn rest(fate: Fate, tries: u32) -> Option<Duration> {
     let backoff = Backoff::SERVICE.delay(tries, rand::random());
     match fate {
         _ if TRIES <= tries => None,
-        Fate::Retry { after } | Fate::Throttled { after } => {
-            Some(backoff.max(after.unwrap_or_default().min(ASKED_MAX)))
-        }
+        Fate::Retry { after: Some(after) } if ASKED_MAX < after => Some(Backoff::SERVICE.ceiling(tries)),
+        Fate::Retry { after } | Fate::Throttled { after } => Some(backoff.max(after.unwrap_or_default())),
         Fate::Missing | Fate::Unreadable => (tries <= MISSES).then_some(backoff),
         Fate::Relist => Some(backoff),
         Fate::Done | Fate::Gone(_) | Fate::Subscribe | Fate::ClampWindow | Fate::Operator => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::stage::{Stage, an_hour, item, reply},
+        domain::ContentType,
+    };
+
+    #[tokio::test]
+    async fn a_link_that_stays_bad_ends_the_listing_though_its_page_is_good() {
+        let stage = Stage::with_tokens(|_, root| {
+            reply(200, &[("NextPageUri", "https://elsewhere.example/")], format!("[{}]", item(root, "a")))
+        })
+        .await;
+        let source = Source { tenant: stage.api.id(), content_type: ContentType::General };
+        let error = list_window(&stage.api, source, an_hour()).await.unwrap_err();
+        assert!(matches!(error, ApiError::PageLink { .. }), "{error}");
+        assert_eq!(stage.asked().len(), TRIES as usize);
+    }
+
+    #[test]
+    fn windows_cover_the_span_from_the_oldest_on() {
+        let from: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let to = from + jiff::SignedDuration::from_hours(50);
+        let cut: Vec<Window> = windows(TimeSpan { from, to }).collect();
+        assert_eq!(cut.len(), 3);
+        assert_eq!((cut[0].start(), cut[2].end()), (from, to));
+        assert!(cut.windows(2).all(|pair| pair[0].end() == pair[1].start()));
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let retry = |seconds| Fate::Retry { after: Some(Duration::from_secs(seconds)) };
+        assert_eq!(rest(retry(300), 1), Some(ASKED_MAX));
+        assert_eq!(rest(retry(3_600), 1), Some(Duration::from_secs(1)));
+        assert_eq!(rest(retry(1), TRIES), None);
+        assert!(rest(Fate::Missing, MISSES).is_some() && rest(Fate::Missing, MISSES + 1).is_none());
+        for fate in [Fate::Operator, Fate::Subscribe, Fate::ClampWindow, Fate::Gone(crate::domain::GapReason::Expired)]
+        {
+            assert_eq!(rest(fate, 1), None);
+        }
     }
 }

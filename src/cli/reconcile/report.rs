@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{Asked, Repair, gaps::Gaps};
@@ -121,6 +121,9 @@ struct GapRow {
     last_answer: Option<String>,
 }
 
+/// What waits for longer is worth a word.
+const LONG: SignedDuration = SignedDuration::from_hours(1);
+
 impl Report {
     pub(super) fn of(asked: &Asked<'_>, survey: &Survey, moment: Moment, outcome: Outcome) -> Self {
         let Outcome { findings, open_gaps, repair, left_out, allow_gaps, deep } = outcome;
@@ -141,6 +144,9 @@ impl Report {
             notes.push(format!(
                 "{too_old} contents were not put back: they are older than dedupe.window, and what is published of them would be published again; set it to 8d, restart the connector and repair once more"
             ));
+        }
+        if let Some(since) = findings.waiting_since.filter(|since| *since < moment.listed_at - LONG) {
+            notes.push(format!("the oldest content that waits became available at {since}: is a connector running?"));
         }
         notes.extend(open_gaps.told.iter().cloned());
         let name = |source: Source| asked.tenant_name(source).to_owned();
@@ -362,6 +368,10 @@ fn sentence(total: &Cell, findings: &Findings, gaps: usize, complete: bool) -> S
         rest.push(counted(gaps as u64, "open gap"));
     }
     let all = counted(contents.all(), "content");
+    if complete && contents.all() == 0 && rest.is_empty() {
+        // A proof about nothing should not read like one.
+        return "complete: the API lists nothing in this span".to_owned();
+    }
     if complete {
         let looked = if records.all() == 0 {
             String::new()

@@ -92,6 +92,8 @@ pub struct Findings {
     pub missing: Vec<MissingRecord>,
     /// Contents that nobody could read, and why.
     pub unreadable: Vec<(Arc<Listed>, String)>,
+    /// When the oldest content became available that waits.
+    pub waiting_since: Option<Timestamp>,
     /// Of each content, in the order in which they were given.
     pub verdicts: Vec<Verdict>,
 }
@@ -131,6 +133,10 @@ pub fn compare(known: &HashMap<Source, Known>, contents: &[Looked], moment: Mome
                 records.worst().unwrap_or(Verdict::Delivered)
             }
         };
+        if verdict == Verdict::Waiting {
+            let since = found.waiting_since.get_or_insert(content.created);
+            *since = content.created.min(*since);
+        }
         let cell = found.hours.entry(content.source).or_default().entry(hour(content.created)).or_default();
         cell.contents.add(verdict, 1);
         cell.records.merge(&records);

@@ -180,6 +180,8 @@ proptest! {
         prop_assert_eq!(total.contents.all(), made.len() as u64);
         prop_assert_eq!(total.records.all(), records as u64);
         prop_assert_eq!(found.verdicts.len(), made.len());
+        let waiting = looked.iter().zip(&found.verdicts).filter(|(_, verdict)| **verdict == Verdict::Waiting);
+        prop_assert_eq!(found.waiting_since, waiting.map(|(looked, _)| looked.content.created).min());
         prop_assert!(found.missing.len() as u64 <= total.records.of(Verdict::Missing));
     }
 
