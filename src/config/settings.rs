@@ -1,6 +1,12 @@
 //! The settings as the program uses them. Every value is valid by the time it is here.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -24,6 +30,17 @@ pub struct Settings {
     pub kafka: Kafka,
     pub http: Http,
     pub log: Log,
+}
+
+impl Settings {
+    /// Every topic that records may go to: those of the content types, and those of routes.
+    pub fn record_topics(&self) -> BTreeSet<String> {
+        let usual = self
+            .tenants
+            .iter()
+            .flat_map(|tenant| tenant.content_types.iter().map(|kind| self.kafka.output_topic(tenant.id, *kind)));
+        usual.chain(self.filter.routes.iter().map(|route| route.topic.clone())).collect()
+    }
 }
 
 #[derive(Clone, Debug)]

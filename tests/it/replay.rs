@@ -88,16 +88,17 @@ fn a_replay_drops_routes_and_redacts_as_the_connector_does() {
     assert!(own == again, "what was replayed is not what was published");
     assert!(0 < redacted && redacted % 2 == 0, "{redacted} are redacted");
 
-    // To a topic of its own goes what the routes would have sent elsewhere, too.
+    // To a topic of its own goes everything, and redacted all the same.
     let topic = world.topic("rebuilt");
     create(&world, &topic);
     let ran = world.tool(&["replay", "--since", "6h", "--to-topic", &topic]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let mut rebuilt = values(read_committed(world.bootstrap(), std::slice::from_ref(&topic)));
-    rebuilt.sort_unstable();
-    let mut usual: Vec<_> = own.into_iter().flat_map(|((_, value), count)| vec![value; count]).collect();
-    usual.sort_unstable();
-    assert!(rebuilt == usual);
+    let rebuilt = read_committed(world.bootstrap(), std::slice::from_ref(&topic));
+    assert_eq!(rebuilt.len(), due);
+    let is_redacted = |message: &&Message| message.headers.iter().any(|(name, _)| name == "redacted");
+    assert!(redacted / 2 <= rebuilt.iter().filter(is_redacted).count());
+    let rebuilt: HashSet<Vec<u8>> = values(rebuilt).into_iter().collect();
+    assert!(own.keys().all(|(_, value)| rebuilt.contains(value)));
 }
 
 /// The part of a day's work that was committed before the end is not done again after it.

@@ -190,6 +190,17 @@ kafka: {topic_prefix: p}
 }
 
 #[test]
+fn the_page_about_filters_begins_with_settings_that_are_good() {
+    let page = include_str!("../../../docs/filters.md");
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    let (lines, _) = rest.split_once("```").unwrap();
+    let settings = from(&format!("{}{lines}", tenant("secret_file: /s")), &[]).unwrap();
+    assert!(settings.filter.drop.is_some() && settings.redact.sensitive_information_detections);
+    assert_eq!(settings.filter.routes.len(), 2);
+    assert!(settings.record_topics().contains("o365.sharing"));
+}
+
+#[test]
 fn faults_of_filters_name_the_line_and_the_column() {
     let lines = "\
 filter:

@@ -1,7 +1,5 @@
 //! What each topic must be.
 
-use std::collections::BTreeSet;
-
 use crate::{
     config::{Kafka, Settings},
     kafka::client::{SMALLEST_MESSAGE_LIMIT, largest_batch},
@@ -52,18 +50,12 @@ pub(super) fn topics(settings: &Settings) -> Vec<Planned> {
         }
         planned(name, role, partitions, config, SMALLEST_MESSAGE_LIMIT)
     };
-    let outputs: BTreeSet<_> = settings
-        .tenants
-        .iter()
-        .flat_map(|tenant| tenant.content_types.iter().map(|kind| kafka.output_topic(tenant.id, *kind)))
-        .chain(settings.filter.routes.iter().map(|route| route.topic.clone()))
-        .collect();
     let mut topics = vec![
         internal(kafka.listings_topic(), Role::Listings, kafka.partitions, LISTINGS_RETENTION),
         internal(kafka.ledger_topic(), Role::Ledger, kafka.partitions, LEDGER_RETENTION),
         internal(kafka.gaps_topic(), Role::Gaps, 1, GAPS_RETENTION),
     ];
-    topics.extend(outputs.into_iter().map(|name| output(kafka, name)));
+    topics.extend(settings.record_topics().into_iter().map(|name| output(kafka, name)));
     topics
 }
 
