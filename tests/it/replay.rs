@@ -155,6 +155,31 @@ fn a_replay_stopped_and_killed_in_the_middle_goes_on_and_publishes_each_record_o
     world.verdict().is_exactly_once();
 }
 
+/// Whichever of the two fences the other, and however often.
+#[test]
+fn two_processes_at_one_replay_publish_each_record_once_all_the_same() {
+    let mut scenario = scenario(vec![(ContentType::Exchange, history(60, 20))]);
+    scenario.tenants[0].latency = Duration::from_millis(150);
+    let mut world = World::new(scenario);
+    world.set("kafka.commit_interval", "100ms");
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let topic = world.topic("rebuilt");
+    create(&world, &topic);
+    let mut first = world.command(&["replay", "--since", "6h", "--to-topic", &topic, "--concurrency", "2"]);
+    let there = || read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len();
+    first.wait_until("it is in the middle", PATIENCE, |_| 100 < there());
+    let id = id_of(&first.stderr());
+    let mut second = world.command(&["replay", "--resume", &id, "--concurrency", "2"]);
+    let mut codes = [first.wait_exit(PATIENCE), second.wait_exit(PATIENCE)];
+    codes.sort_unstable();
+    assert!(matches!(codes, [0, 0 | 5]), "{codes:?}\n{}\n----\n{}", first.stderr(), second.stderr());
+    assert!((first.stderr() + &second.stderr()).contains("enced"), "neither noticed the other");
+    assert_eq!(there(), 1_200);
+    world.ledger_tells(&id, 1_200);
+}
+
 /// A transaction that timed out is none that its producer knows of.
 #[test]
 fn a_replay_over_a_broker_that_froze_publishes_each_record_once() {

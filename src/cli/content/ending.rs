@@ -3,7 +3,10 @@
 use std::io;
 
 use super::{sink::Brought, survey::Unlisted};
-use crate::cli::{Exit, Failure, output::harmless};
+use crate::cli::{
+    Exit, Failure,
+    output::{harmless, tell},
+};
 
 /// What could not be had.
 #[derive(Default)]
@@ -18,7 +21,7 @@ pub(in crate::cli) struct Troubles {
 impl Troubles {
     pub(in crate::cli) fn unlisted(&mut self, unlisted: Unlisted) {
         let failure = unlisted.failure();
-        eprintln!("{failure}");
+        tell(&failure.to_string());
         self.sources += 1;
         self.refused |= failure.exit == Exit::Microsoft;
     }
@@ -34,7 +37,7 @@ impl Troubles {
             }
             Brought::Whole(_) | Brought::Before => return,
         };
-        eprintln!("tenant {tenant}: {why}");
+        tell(&format!("tenant {tenant}: {why}"));
         self.contents += 1;
     }
 
