@@ -14,6 +14,7 @@ mod survey; // a span of time, listed
 use clap::Subcommand;
 
 pub(super) use self::{
+    ending::Troubles,
     fetch::{Lost, Part, fetch},
     patience::Patience,
     survey::{Place, Subject, Survey, Unlisted, in_reach, within_reach},

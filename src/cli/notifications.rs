@@ -5,9 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
-    Exit, Failure,
+    Failure,
     args::{SpanArgs, TenantArgs, TypeArgs},
-    content::{Place, Subject, Survey, in_reach},
+    content::{Place, Subject, Survey, Troubles, in_reach},
     output::{OutputArgs, progress, table},
     tool::{self, ToolArgs},
 };
@@ -68,20 +68,17 @@ pub(super) async fn run(args: NotificationsArgs) -> Result<(), Failure> {
     let api = tool::api(&settings)?;
     let span = in_reach(&args.span, Timestamp::now(), A_DAY)?;
     let places = Place::all(&settings, &api, &args.tenants, &args.types)?;
+    let sources = places.len();
     let mut survey = Survey::new(places, span);
     let bar = progress(0, "listing");
-    let (mut found, mut unlisted) = (Vec::new(), None);
+    let (mut found, mut troubles) = (Vec::new(), Troubles::default());
     while let Some(page) = survey.next().await {
         match page {
             Ok((place, page)) => {
                 bar.inc(page.len() as u64);
                 found.extend(page.into_iter().map(|notification| (place.clone(), notification)));
             }
-            Err(source) => {
-                let failure = source.failure();
-                bar.suspend(|| eprintln!("{failure}"));
-                unlisted.get_or_insert(failure.exit);
-            }
+            Err(source) => bar.suspend(|| troubles.unlisted(source)),
         }
     }
     bar.finish_and_clear();
@@ -90,15 +87,7 @@ pub(super) async fn run(args: NotificationsArgs) -> Result<(), Failure> {
     found.dedup_by(|(_, a), (_, b)| a == b);
     let rows: Vec<Row> = found.into_iter().map(|(place, notification)| Row::of(&place, notification)).collect();
     args.output.show(&rows, |rows| told(rows))?;
-    match unlisted {
-        None => Ok(()),
-        Some(exit @ (Exit::Microsoft | Exit::Usage)) => Err(failed(exit)),
-        Some(_) => Err(failed(Exit::Incomplete)),
-    }
-}
-
-fn failed(exit: Exit) -> Failure {
-    Failure::new(exit, anyhow::Error::msg("not every source could be listed to its end"))
+    troubles.ending(sources)
 }
 
 fn order(a: &Notification, b: &Notification) -> std::cmp::Ordering {

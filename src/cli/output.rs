@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
 use clap::{Args, ValueEnum};
@@ -104,6 +104,11 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 /// Marks that turn the order of the letters after them around.
 fn is_direction(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Says something beside the result, on standard error. Nobody listening there is no failure.
+pub(super) fn tell(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A bar on the terminal's standard error; nothing when it is piped. `length` 0: not known yet.

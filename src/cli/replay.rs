@@ -6,7 +6,7 @@ mod press; // records and ledger entries, in transactions
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use super::{
     Exit, Failure,
     args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
     content::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
-    output::{OutputArgs, harmless, progress, table},
+    output::{OutputArgs, harmless, progress, table, tell},
     tool::{self, ToolArgs},
 };
 use crate::{
@@ -78,6 +78,10 @@ Every record of a replay carries its id in the header `replay`.";
 /// Aborted transactions in a row, without a commit between them, after which a person should look.
 const MOST_SETBACKS: u32 = 5;
 
+/// To be fenced once may be the end of a transaction that timed out, which librdkafka tells alike; more often it is another
+/// process, and one of the two has to give way.
+const MOST_FENCED: u32 = 1;
+
 /// How often it is looked whether the open transaction is due.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -118,12 +122,12 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
             (set_up(&settings, Origin::Fresh(book), Done::default(), limit)?, work)
         }
     };
-    eprintln!(
+    tell(&format!(
         "replay {replay}: from {:.0} to {:.0}; if it breaks off: {}",
         work.span.from,
         work.span.to,
         resume(replay)
-    );
+    ));
     let before = press.book.published;
     let (book, done, missing) = to_the_end(&settings, press, &work).await?;
     let summary = Summary {
@@ -188,8 +192,8 @@ impl ReplayArgs {
                 "{what}; if that is what you want, say --yes, or name another topic by --to-topic"
             )));
         }
-        eprint!("{what}.\nGo on? [y/N] ");
-        let (mut answer, _) = (String::new(), io::stderr().flush());
+        tell(&format!("{what}. Go on? [y/N]"));
+        let mut answer = String::new();
         io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
         let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
         if is_yes { Ok(()) } else { Err(usage("not confirmed: nothing was published".to_owned())) }
@@ -245,7 +249,7 @@ async fn to_the_end(settings: &Settings, mut press: Press<'_>, work: &Work) -> R
     let broke_off = |exit, why: anyhow::Error| {
         Failure::new(exit, why.context(format!("the replay broke off; go on with {}", resume(replay))))
     };
-    let (mut setbacks, mut limit) = (0, settings.kafka.max_record_bytes);
+    let (mut setbacks, mut fenced, mut limit) = (0, 0, settings.kafka.max_record_bytes);
     let stop = stopped()?;
     pin_mut!(stop);
     loop {
@@ -265,14 +269,18 @@ async fn to_the_end(settings: &Settings, mut press: Press<'_>, work: &Work) -> R
         let Some(fault) = fault else {
             return Err(broke_off(Exit::Incomplete, anyhow::anyhow!("interrupted")));
         };
+        fenced += u32::from(matches!(fault, TransactionError::Fenced(_)));
+        if MOST_FENCED < fenced {
+            return Err(broke_off(Exit::SlotTaken, anyhow::anyhow!("another process is at the same replay")));
+        }
         if MOST_SETBACKS < setbacks {
             return Err(broke_off(Exit::Kafka, fault.into()));
         }
         if met_oversize {
             limit = (limit / 2).max(SMALLEST_LIMIT);
-            eprintln!("a topic refused a message for its size; records above {limit} bytes are left out and told");
+            tell(&format!("a topic refused a message for its size; records above {limit} bytes are left out and told"));
         }
-        eprintln!("beginning again after what is committed: {:#}", anyhow::Error::from(fault));
+        tell(&format!("beginning again after what is committed: {:#}", anyhow::Error::from(fault)));
         sleep(Duration::from_secs(1 << setbacks)).await;
         press = Press::set_up(settings, Origin::Ledger(replay), done, limit)
             .map_err(|fault: PressError| broke_off(Exit::Kafka, fault.into()))?;
@@ -349,8 +357,7 @@ async fn content(
         Ok(()) => press.borrow_mut().is_whole(&content, came.saturating_sub(published))?,
         Err(Lost::Taker(fault)) => return Err(fault),
         Err(Lost::Content(unfetched)) => {
-            let told = format!("{}\n", unfetched.told());
-            bar.suspend(|| eprint!("tenant {}: {told}", place.tenant));
+            bar.suspend(|| tell(&format!("tenant {}: {}", place.tenant, unfetched.told())));
             missing.borrow_mut().contents.insert((content.source, content.content_id), unfetched.why());
         }
     }
@@ -371,7 +378,7 @@ impl Missing {
     fn unlisted(&mut self, unlisted: Unlisted) {
         let source = unlisted.source();
         let (is_refused, failure) = (unlisted.error.fate() == Fate::Operator, unlisted.failure());
-        eprintln!("{failure}");
+        tell(&failure.to_string());
         self.refused |= is_refused;
         self.listings.insert(source, failure.to_string());
     }

@@ -28,7 +28,7 @@ pub enum Seen {
     Repeat,
     /// Published on an earlier day: do not publish it, but write its id to the ledger again (rule 12).
     Refresh,
-    /// Dropped by a filter on an earlier day: the same, and it is written as filtered again (rule 25).
+    /// Dropped by a filter on an earlier day: the same, and it is written as filtered again (rule 23).
     RefreshFiltered,
 }
 

@@ -10,7 +10,8 @@ use std::{
 use o365feed::{
     domain::{ContentType, RecordId},
     simulator::{
-        ContentFault, Damage, Duplicates, Faults, History, IdModel, Layout, Operation, Scenario, SourceScenario,
+        ContentFault, Damage, Duplicates, Failure, Faults, History, IdModel, Layout, Operation, Rule, Scenario,
+        SourceScenario, ThrottleShape, When,
     },
 };
 use serde_json::Value;
@@ -96,7 +97,7 @@ fn what_cannot_be_listed_is_refused_with_what_can() {
     world.set("tenants[0].content_types", "Audit.SharePoint,DLP.All");
     let part = world.tool(&["content", "list", "--since", "6h", "--output", "json"]);
     assert_eq!(json(&part).len(), 3, "the other type is listed all the same");
-    assert_ne!(part.code, 0);
+    assert_eq!(part.code, 7);
     assert!(
         part.stderr.contains("contoso, DLP.All: could not list contents") && part.stderr.contains("1 of 2 sources"),
         "{}",
@@ -208,6 +209,27 @@ fn a_folder_is_filled_file_by_file_and_a_second_run_goes_on() {
         known.extend(variants);
     }
     assert!(lines.is_subset(&known), "a line is no record");
+}
+
+#[test]
+fn a_service_that_fails_and_throttles_costs_patience_only() {
+    let rule = |failure, rate| Rule { on: None, failure, when: When::Rate(rate) };
+    let rules = vec![
+        rule(Failure::Status(503), 0.1),
+        rule(Failure::Reset, 0.1),
+        rule(Failure::Throttled(ThrottleShape::TooManySeconds(1)), 0.03),
+    ];
+    let faults = Faults { rules, ..Faults::default() };
+    let world = world(Scenario { faults, ..scenario(vec![(ContentType::Exchange, history(60, 10))]) });
+    let ran = world.tool(&["content", "list", "--since", "2h", "--blobs"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let ids: Vec<RecordId> = ran.stdout.lines().filter_map(id).collect();
+    let different: HashSet<&RecordId> = ids.iter().collect();
+    assert_eq!((ids.len(), different.len()), (600, 600));
+    let counts = world.simulator().counts();
+    assert_eq!((counts.impatient, counts.missing_publisher), (0, 0));
+    let failed: u64 = counts.requests.iter().filter(|((_, status), _)| 400 <= *status).map(|(_, count)| count).sum();
+    assert!(0 < failed);
 }
 
 #[test]

@@ -3,23 +3,27 @@
 use std::io;
 
 use super::{sink::Brought, survey::Unlisted};
-use crate::cli::{Exit, Failure, output::harmless};
+use crate::cli::{
+    Exit, Failure,
+    output::{harmless, tell},
+};
 
 /// What could not be had.
 #[derive(Default)]
-pub(super) struct Troubles {
-    /// Sources that were not listed to the end, and the exit code of the first.
+pub(in crate::cli) struct Troubles {
+    /// Sources that were not listed to the end.
     sources: usize,
-    exit: Option<Exit>,
+    /// Microsoft wants a person to act.
+    refused: bool,
     contents: usize,
 }
 
 impl Troubles {
-    pub(super) fn unlisted(&mut self, unlisted: Unlisted) {
+    pub(in crate::cli) fn unlisted(&mut self, unlisted: Unlisted) {
         let failure = unlisted.failure();
-        eprintln!("{failure}");
+        tell(&failure.to_string());
         self.sources += 1;
-        self.exit.get_or_insert(failure.exit);
+        self.refused |= failure.exit == Exit::Microsoft;
     }
 
     pub(super) fn lost(&mut self, tenant: &str, content_id: &str, lost: &Brought) {
@@ -33,21 +37,20 @@ impl Troubles {
             }
             Brought::Whole(_) | Brought::Before => return,
         };
-        eprintln!("tenant {tenant}: {why}");
+        tell(&format!("tenant {tenant}: {why}"));
         self.contents += 1;
     }
 
     /// # Errors
     /// When there was any trouble; `sources` were asked for.
-    pub(super) fn ending(&self, sources: usize) -> Result<(), Failure> {
-        let told = |why: String, exit| Err(Failure::new(exit, anyhow::Error::msg(why)));
-        match self.exit {
-            Some(exit) => told(format!("{} of {sources} sources could not be listed to their end", self.sources), exit),
-            None if 0 < self.contents => {
-                told(format!("{} contents could not be brought", self.contents), Exit::Incomplete)
-            }
-            None => Ok(()),
-        }
+    pub(in crate::cli) fn ending(&self, sources: usize) -> Result<(), Failure> {
+        let exit = if self.refused { Exit::Microsoft } else { Exit::Incomplete };
+        let why = match (self.sources, self.contents) {
+            (0, 0) => return Ok(()),
+            (0, contents) => format!("{contents} contents could not be brought"),
+            (unlisted, _) => format!("{unlisted} of {sources} sources could not be listed to their end"),
+        };
+        Err(Failure::new(exit, anyhow::Error::msg(why)))
     }
 }
 

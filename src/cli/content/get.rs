@@ -20,7 +20,7 @@ use crate::{
     cli::{
         Failure,
         args::{TenantArgs, usage},
-        output::harmless,
+        output::{harmless, tell},
         tool::{self, ToolArgs},
     },
     config::Settings,
@@ -87,7 +87,7 @@ pub(in crate::cli) async fn run(args: GetArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let before = if before == 0 { String::new() } else { format!("; {before} were there already") };
-    eprintln!("{records} records of {whole} contents{before}");
+    tell(&format!("{records} records of {whole} contents{before}"));
     troubles.ending(0)
 }
 

@@ -22,7 +22,7 @@ use crate::{
     cli::{
         Failure,
         args::{SpanArgs, TenantArgs, TypeArgs},
-        output::{OutputArgs, harmless, progress},
+        output::{OutputArgs, harmless, progress, tell},
         tool::{self, ToolArgs},
     },
     domain::Listed,
@@ -81,7 +81,10 @@ pub(in crate::cli) async fn run(args: ListArgs) -> Result<(), Failure> {
     }
     let listed = list(survey, args.output, &mut troubles).await;
     let Some(contents) = written(listed)? else { return Ok(()) };
-    eprintln!("{contents} contents of {sources} sources were made available from {:.0} to {:.0}", span.from, span.to);
+    tell(&format!(
+        "{contents} contents of {sources} sources were made available from {:.0} to {:.0}",
+        span.from, span.to
+    ));
     troubles.ending(sources)
 }
 
@@ -205,7 +208,7 @@ async fn bring(survey: Survey, args: &ListArgs, troubles: Troubles) -> Result<()
         0 => String::new(),
         before => format!("; {before} were there already"),
     };
-    eprintln!("{} records of {} contents{before}", tally.records.get(), tally.contents.get());
+    tell(&format!("{} records of {} contents{before}", tally.records.get(), tally.contents.get()));
     troubles.borrow().ending(sources)
 }
 

@@ -15,7 +15,7 @@ use crate::{
     cli::{
         Failure,
         args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
-        output::harmless,
+        output::{harmless, tell},
         tool::failed,
     },
     config::Settings,
@@ -99,10 +99,10 @@ pub(in crate::cli) fn within_reach(span: TimeSpan, now: Timestamp) -> Result<Tim
         )));
     }
     if span.from < from {
-        eprintln!(
+        tell(&format!(
             "note: the API can be relied on to list from {from:.0} on, so this begins there and not at {:.0}",
             span.from
-        );
+        ));
     }
     Ok(TimeSpan { from, to })
 }
@@ -227,7 +227,7 @@ impl Survey<Listed> {
 /// Waits, and says why when it takes long enough for somebody to wonder.
 pub(in crate::cli) async fn rest(wait: Duration, why: &str) {
     if Duration::from_secs(5) <= wait {
-        eprintln!("waiting {} s: could not {}", wait.as_secs(), harmless(why));
+        tell(&format!("waiting {} s: could not {}", wait.as_secs(), harmless(why)));
     }
     tokio::time::sleep(wait).await;
 }

@@ -127,8 +127,8 @@ impl<'a> Press<'a> {
         (self.book, self.done)
     }
 
-    /// Publishes of a batch what is new to this replay, and says how many records were. The filters and the redaction of the
-    /// settings hold; of routes, those to a topic that the replay was not given.
+    /// Publishes of a batch what is new to this replay, and says how many records were. What the settings redact is redacted
+    /// in any topic; their filters hold for the usual ones.
     pub(super) fn publish(&mut self, content: &Listed, batch: &Batch) -> Result<u64, TransactionError> {
         let (source, mut new) = (content.source, 0);
         let topic = self.book.topic.clone();
@@ -136,13 +136,14 @@ impl<'a> Press<'a> {
         let settings = self.settings;
         let frame = Frame::of(&settings.kafka, settings.redact, content, topic);
         let frame = frame.with_header(HEADER, self.book.replay.to_string());
-        let has_own_topic = self.book.topic.is_some();
+        // Whoever names a topic wants all that there is, what the filters keep from the usual topics too.
+        let takes_all = self.book.topic.is_some();
         let limit = self.limit;
         self.open()?;
         for record in batch.iter().filter(|record| self.book.is_new(source, record.identity)) {
             let Some(open) = &mut self.open else { break };
             new += 1;
-            let way = settings.filter.way_of(source.content_type, &record);
+            let way = if takes_all { Way::Usual } else { settings.filter.way_of(source.content_type, &record) };
             if way == Way::Dropped {
                 open.done.filtered += 1;
                 continue;
@@ -154,8 +155,8 @@ impl<'a> Press<'a> {
             }
             let message = frame.message(&record);
             self.publisher.send(match way {
-                Way::Topic(topic) if !has_own_topic => Message { topic, ..message },
-                Way::Topic(_) | Way::Usual | Way::Dropped => message,
+                Way::Topic(topic) => Message { topic, ..message },
+                Way::Usual | Way::Dropped => message,
             })?;
             open.records += 1;
             open.bytes += record.bytes.len();
