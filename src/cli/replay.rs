@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     api::Api,
-    config::{Kafka, Redact, Settings},
+    config::{Kafka, Settings},
     domain::{Fate, Listed, Source},
     kafka::{TransactionError, expect_topics},
 };
@@ -101,20 +101,21 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
     let replay = args.resume.unwrap_or_else(|| new_replay(Timestamp::now()));
     // Its own transactional id, which no connector has: neither can fence the other.
     let kafka = Kafka { slot: format!("replay-{replay}"), ..settings.kafka.clone() };
-    let limit = kafka.max_record_bytes;
+    let settings = Settings { kafka, ..settings };
+    let limit = settings.kafka.max_record_bytes;
     let (press, work) = match args.resume {
         Some(_) => {
-            let press = set_up(&kafka, settings.redact, Origin::Ledger(replay), Done::default(), limit)?;
+            let press = set_up(&settings, Origin::Ledger(replay), Done::default(), limit)?;
             let work = again(&settings, &api, &press.book, args.concurrency.into())?;
-            expect(&settings, &outputs(&kafka, &press.book)).await?;
+            expect(&settings, &outputs(&settings, &press.book)).await?;
             (press, work)
         }
         None => {
             let (book, work) = args.plan(&settings, &api, replay)?;
-            let outputs = outputs(&kafka, &book);
+            let outputs = outputs(&settings, &book);
             expect(&settings, &outputs).await?;
             args.confirm(&settings, &outputs, work.span)?;
-            (set_up(&kafka, settings.redact, Origin::Fresh(book), Done::default(), limit)?, work)
+            (set_up(&settings, Origin::Fresh(book), Done::default(), limit)?, work)
         }
     };
     eprintln!(
@@ -124,7 +125,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
         resume(replay)
     );
     let before = press.book.published;
-    let (book, done, missing) = to_the_end(&kafka, settings.redact, press, &work).await?;
+    let (book, done, missing) = to_the_end(&settings, press, &work).await?;
     let summary = Summary {
         replay,
         topic: book.topic.clone(),
@@ -134,6 +135,7 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
         published: book.published - before,
         published_before: before,
         repeats: done.repeats,
+        filtered: done.filtered,
         gaps: missing.gaps(&done),
     };
     args.output.show(&summary, Summary::told)?;
@@ -169,7 +171,8 @@ impl ReplayArgs {
     fn confirm(&self, settings: &Settings, outputs: &BTreeSet<String>, span: TimeSpan) -> Result<(), Failure> {
         let kafka = &settings.kafka;
         let of_tenant = |id| crate::domain::ContentType::ALL.map(|kind| kafka.output_topic(id, kind));
-        let usual: BTreeSet<String> = settings.tenants.iter().flat_map(|tenant| of_tenant(tenant.id)).collect();
+        let usual: BTreeSet<String> =
+            settings.tenants.iter().flat_map(|tenant| of_tenant(tenant.id)).chain(routes(settings)).collect();
         let twice: Vec<&str> = outputs.intersection(&usual).map(String::as_str).collect();
         if self.yes || twice.is_empty() {
             return Ok(());
@@ -210,12 +213,17 @@ fn again(settings: &Settings, api: &Api, book: &Book, concurrency: usize) -> Res
 }
 
 /// The topics that the records will go to.
-fn outputs(kafka: &Kafka, book: &Book) -> BTreeSet<String> {
-    let usual = |source: &Source| kafka.output_topic(source.tenant, source.content_type);
+fn outputs(settings: &Settings, book: &Book) -> BTreeSet<String> {
+    let usual = |source: &Source| settings.kafka.output_topic(source.tenant, source.content_type);
     match &book.topic {
         Some(topic) => BTreeSet::from([topic.clone()]),
-        None => book.spans.keys().map(usual).collect(),
+        None => book.spans.keys().map(usual).chain(routes(settings)).collect(),
     }
+}
+
+/// The topics that filters send records to.
+fn routes(settings: &Settings) -> impl Iterator<Item = String> {
+    settings.filter.routes.iter().map(|route| route.topic.clone())
 }
 
 async fn expect(settings: &Settings, outputs: &BTreeSet<String>) -> Result<(), Failure> {
@@ -226,23 +234,18 @@ fn resume(replay: Uuid) -> String {
     format!("o365feed replay --resume {replay}")
 }
 
-fn set_up(kafka: &Kafka, redact: Redact, origin: Origin, done: Done, limit: usize) -> Result<Press<'_>, Failure> {
-    Press::set_up(kafka, redact, origin, done, limit).map_err(|fault| Failure::new(Exit::Kafka, fault))
+fn set_up(settings: &Settings, origin: Origin, done: Done, limit: usize) -> Result<Press<'_>, Failure> {
+    Press::set_up(settings, origin, done, limit).map_err(|fault| Failure::new(Exit::Kafka, fault))
 }
 
 /// Runs passes over the span until one comes to its end. After each trouble with a transaction everything is read back
 /// from the ledger, which alone knows what was committed.
-async fn to_the_end(
-    kafka: &Kafka,
-    redact: Redact,
-    mut press: Press<'_>,
-    work: &Work,
-) -> Result<(Book, Done, Missing), Failure> {
+async fn to_the_end(settings: &Settings, mut press: Press<'_>, work: &Work) -> Result<(Book, Done, Missing), Failure> {
     let replay = press.book.replay;
     let broke_off = |exit, why: anyhow::Error| {
         Failure::new(exit, why.context(format!("the replay broke off; go on with {}", resume(replay))))
     };
-    let (mut setbacks, mut limit) = (0, kafka.max_record_bytes);
+    let (mut setbacks, mut limit) = (0, settings.kafka.max_record_bytes);
     let stop = stopped()?;
     pin_mut!(stop);
     loop {
@@ -271,7 +274,7 @@ async fn to_the_end(
         }
         eprintln!("beginning again after what is committed: {:#}", anyhow::Error::from(fault));
         sleep(Duration::from_secs(1 << setbacks)).await;
-        press = Press::set_up(kafka, redact, Origin::Ledger(replay), done, limit)
+        press = Press::set_up(settings, Origin::Ledger(replay), done, limit)
             .map_err(|fault: PressError| broke_off(Exit::Kafka, fault.into()))?;
     }
 }
@@ -416,6 +419,8 @@ struct Summary {
     published_before: u64,
     /// Records that came more than once and were published once.
     repeats: u64,
+    /// Left out by `filter.drop`.
+    filtered: u64,
     gaps: Vec<Gap>,
 }
 
@@ -429,6 +434,9 @@ impl Summary {
             self.repeats,
             self.gaps.len()
         );
+        if 0 < self.filtered {
+            text += &format!("; {} records were dropped by the filter", self.filtered);
+        }
         if 0 < self.published_before {
             text += &format!("; {} records were published before it was resumed", self.published_before);
         }

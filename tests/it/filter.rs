@@ -352,6 +352,7 @@ fn a_replay_brings_what_was_dropped_and_redacts_it() {
     expected.is_there(&world);
     let topic = world.topic("rebuilt");
     world.runtime().block_on(Broker::shared().create_topic(&topic, 1, &[]));
+    world.write("redact: {sensitive_information_detections: true}\n");
     let ran = world.tool(&["replay", "--since", "6h", "--to-topic", &topic]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     // It goes on as before, also after a start that reads what the replay wrote into the ledger.

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::{
     broker::{Broker, Options, client},
     reader::{Message, read_committed},
-    world::{PATIENCE, World, history, published, scenario, stop},
+    world::{PATIENCE, World, history, metric, published, scenario, stop},
 };
 
 #[test]
@@ -51,6 +51,53 @@ fn a_replay_beside_the_connector_publishes_each_record_once_more() {
     assert_eq!(own.values().sum::<usize>(), before.len(), "the connector published something again");
     assert!(own == again, "what was replayed is not what was published");
     world.ledger_tells(&replay, before.len());
+}
+
+/// What the settings drop, send elsewhere or redact is dropped, sent there or redacted in a replay as well.
+#[test]
+fn a_replay_drops_routes_and_redacts_as_the_connector_does() {
+    let source = SourceScenario { samples: true, ..history(20, 20) };
+    let mut world = World::new(scenario(vec![(ContentType::Dlp, source.clone()), (ContentType::General, source)]));
+    world.write(
+        "filter:\n  drop: user ~ employee?1@*\n  route: { \"{prefix}.some\": user ~ employee0* }\nredact:\n  sensitive_information_detections: true\n",
+    );
+    let mut process = world.start("a");
+    let due: usize = world.truth().now().iter().map(|truth| truth.due.len()).sum();
+    process.wait_until("every record is published or dropped", PATIENCE, |process| {
+        due as f64 <= published(process) + metric(process, "o365feed_records_filtered_total", &[])
+    });
+    let dropped = metric(&process, "o365feed_records_filtered_total", &[]) as usize;
+    stop(&mut process);
+    let ran = world.tool(&["replay", "--since", "6h", "--yes", "--output", "json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let summary: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&summary["filtered"], &summary["published"]), (&dropped.into(), &(due - dropped).into()));
+    assert!(0 < dropped && dropped < due);
+    let (mut own, mut again) = (Counts::new(), Counts::new());
+    let topics = world.kinds().map(|kind| world.output(kind)).chain([world.topic("some")]).collect::<Vec<_>>();
+    let mut redacted = 0;
+    for topic in &topics {
+        let before = own.len();
+        for message in read_committed(world.bootstrap(), std::slice::from_ref(topic)) {
+            redacted += usize::from(message.headers.iter().any(|(name, _)| name == "redacted"));
+            let counts = if header(&message).is_some() { &mut again } else { &mut own };
+            *counts.entry((message.topic, message.value.unwrap())).or_default() += 1;
+        }
+        assert!(before < own.len(), "{topic} is empty");
+    }
+    assert!(own == again, "what was replayed is not what was published");
+    assert!(0 < redacted && redacted % 2 == 0, "{redacted} are redacted");
+
+    // To a topic of its own goes what the routes would have sent elsewhere, too.
+    let topic = world.topic("rebuilt");
+    create(&world, &topic);
+    let ran = world.tool(&["replay", "--since", "6h", "--to-topic", &topic]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let mut rebuilt = values(read_committed(world.bootstrap(), std::slice::from_ref(&topic)));
+    rebuilt.sort_unstable();
+    let mut usual: Vec<_> = own.into_iter().flat_map(|((_, value), count)| vec![value; count]).collect();
+    usual.sort_unstable();
+    assert!(rebuilt == usual);
 }
 
 /// The part of a day's work that was committed before the end is not done again after it.

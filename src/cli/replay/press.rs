@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::book::{Book, BookError};
 use crate::{
-    config::{Kafka, Redact},
-    domain::{Batch, ContentKey, Listed, RecordId, Source},
+    config::Settings,
+    domain::{Batch, ContentKey, Listed, RecordId, Source, Way},
     kafka::{Entry, EntryKind, Frame, Message, Publisher, ReplayStep, TransactionError, partition_of},
     telemetry::Metrics,
 };
@@ -29,13 +29,13 @@ pub(super) struct TooLarge {
 pub(super) struct Done {
     pub(super) contents: u64,
     pub(super) repeats: u64,
+    pub(super) filtered: u64,
     pub(super) too_large: Vec<TooLarge>,
 }
 
 /// The producer of a replay and what it remembers. Every call blocks.
 pub(super) struct Press<'a> {
-    kafka: &'a Kafka,
-    redact: Redact,
+    settings: &'a Settings,
     publisher: Publisher,
     pub(super) book: Book,
     /// By all presses of this run.
@@ -85,29 +85,23 @@ pub(super) enum PressError {
 }
 
 impl<'a> Press<'a> {
-    /// `kafka` has the replay's name as its slot. Ends what another process of the same replay left open, then reads back
+    /// The settings have the replay's name as `kafka.slot`. Ends what another process of the same replay left open, then reads back
     /// what the ledger says of it, or writes there that it begins.
     ///
     /// # Errors
     /// When Kafka cannot be reached or refuses.
-    pub(super) fn set_up(
-        kafka: &'a Kafka,
-        redact: Redact,
-        origin: Origin,
-        done: Done,
-        limit: usize,
-    ) -> Result<Self, PressError> {
-        let publisher = Publisher::new(kafka, &Metrics::new())?;
+    pub(super) fn set_up(settings: &'a Settings, origin: Origin, done: Done, limit: usize) -> Result<Self, PressError> {
+        let publisher = Publisher::new(&settings.kafka, &Metrics::new())?;
         publisher.init(PREDECESSOR)?;
         match origin {
             Origin::Fresh(book) => {
-                let mut press = Self { kafka, redact, publisher, book, done, open: None, limit };
+                let mut press = Self { settings, publisher, book, done, open: None, limit };
                 press.write_beginning()?;
                 Ok(press)
             }
             Origin::Ledger(replay) => {
-                let book = Book::read(kafka, replay)?;
-                Ok(Self { kafka, redact, publisher, book, done, open: None, limit })
+                let book = Book::read(&settings.kafka, replay)?;
+                Ok(Self { settings, publisher, book, done, open: None, limit })
             }
         }
     }
@@ -133,24 +127,36 @@ impl<'a> Press<'a> {
         (self.book, self.done)
     }
 
-    /// Publishes of a batch what is new to this replay, and says how many records that were.
+    /// Publishes of a batch what is new to this replay, and says how many records were. The filters and the redaction of the
+    /// settings hold; of routes, those to a topic that the replay was not given.
     pub(super) fn publish(&mut self, content: &Listed, batch: &Batch) -> Result<u64, TransactionError> {
-        let (source, mut published) = (content.source, 0);
+        let (source, mut new) = (content.source, 0);
         let topic = self.book.topic.clone();
-        let topic = topic.unwrap_or_else(|| self.kafka.output_topic(source.tenant, source.content_type));
-        let frame =
-            Frame::of(self.kafka, self.redact, content, topic).with_header(HEADER, self.book.replay.to_string());
+        let topic = topic.unwrap_or_else(|| self.settings.kafka.output_topic(source.tenant, source.content_type));
+        let settings = self.settings;
+        let frame = Frame::of(&settings.kafka, settings.redact, content, topic);
+        let frame = frame.with_header(HEADER, self.book.replay.to_string());
+        let has_own_topic = self.book.topic.is_some();
         let limit = self.limit;
         self.open()?;
         for record in batch.iter().filter(|record| self.book.is_new(source, record.identity)) {
             let Some(open) = &mut self.open else { break };
-            published += 1;
+            new += 1;
+            let way = settings.filter.way_of(source.content_type, &record);
+            if way == Way::Dropped {
+                open.done.filtered += 1;
+                continue;
+            }
             if !Frame::fits(&record, limit) {
                 let bytes = record.oversize.unwrap_or(record.bytes.len() as u64);
                 open.done.too_large.push(TooLarge { source, content_id: content.content_id.clone(), bytes });
                 continue;
             }
-            self.publisher.send(frame.message(&record))?;
+            let message = frame.message(&record);
+            self.publisher.send(match way {
+                Way::Topic(topic) if !has_own_topic => Message { topic, ..message },
+                Way::Topic(_) | Way::Usual | Way::Dropped => message,
+            })?;
             open.records += 1;
             open.bytes += record.bytes.len();
             open.ids.entry((source, content.content_id.clone())).or_default().push(record.identity);
@@ -158,7 +164,7 @@ impl<'a> Press<'a> {
         if self.open.as_ref().is_some_and(|open| MOST_RECORDS <= open.records || MOST_BYTES <= open.bytes) {
             self.commit()?;
         }
-        Ok(published)
+        Ok(new)
     }
 
     /// Nothing more of the content is to come; `repeats` of its records were published from another one.
@@ -183,7 +189,7 @@ impl<'a> Press<'a> {
 
     /// Commits what has been open for as long as `kafka.commit_interval`: a transaction must not wait for the API.
     pub(super) fn commit_if_due(&mut self) -> Result<(), TransactionError> {
-        let interval = self.kafka.commit_interval;
+        let interval = self.settings.kafka.commit_interval;
         if self.open.as_ref().is_some_and(|open| interval <= open.since.elapsed()) { self.commit() } else { Ok(()) }
     }
 
@@ -224,15 +230,15 @@ impl<'a> Press<'a> {
         ids: &[RecordId],
     ) -> Result<(), TransactionError> {
         let entry = Entry {
-            group: &self.kafka.group,
+            group: &self.settings.kafka.group,
             content_type: source.content_type,
             content_id,
             kind: EntryKind::Replayed { replay: self.book.replay, step },
             ids: Cow::Borrowed(ids),
         };
         self.publisher.send(Message {
-            topic: &self.kafka.ledger_topic(),
-            partition: Some(partition_of(source.tenant, self.kafka.partitions)),
+            topic: &self.settings.kafka.ledger_topic(),
+            partition: Some(partition_of(source.tenant, self.settings.kafka.partitions)),
             key: Some(source.tenant.to_string().as_bytes()),
             value: entry.encode().into(),
             headers: None,
@@ -245,6 +251,7 @@ impl Done {
     fn add(&mut self, other: Self) {
         self.contents += other.contents;
         self.repeats += other.repeats;
+        self.filtered += other.filtered;
         self.too_large.extend(other.too_large);
     }
 }

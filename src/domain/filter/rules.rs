@@ -1,6 +1,7 @@
 //! What expressions are for: some records are dropped, some go to a topic of their own.
 
 use super::{Expression, Subject};
+use crate::domain::{ContentType, RecordRef};
 
 /// What is done with records that are new.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,21 @@ impl Filter {
     /// Whether every record goes its usual way.
     pub fn is_off(&self) -> bool {
         self.drop.is_none() && self.routes.is_empty()
+    }
+
+    /// Where a record goes. Nothing but its `Id` is known of one that was too large to hold, so no filter decides about it.
+    pub fn way_of(&self, content_type: ContentType, record: &RecordRef<'_>) -> Way<'_> {
+        if self.is_off() || record.oversize.is_some() {
+            return Way::Usual;
+        }
+        let user = record.user();
+        self.way(&Subject {
+            content_type: Some(content_type.as_str()),
+            record_type: record.record_type,
+            operation: record.operation,
+            workload: record.workload,
+            user: user.as_deref(),
+        })
     }
 
     /// Dropping wins over every topic.

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config::Settings,
-    domain::{Day, Filter, Ledger, Listing, RecordRef, Seen, Subject, Way},
+    domain::{Day, Filter, Ledger, Listing, RecordRef, Seen, Way},
     kafka::{Frame, LONGEST_HEADER, Message, MissingRecord, Publisher, TransactionError},
 };
 
@@ -72,7 +72,7 @@ impl<'a> Intake<'a> {
     }
 
     fn take_new(&mut self, record: &RecordRef<'_>) -> Result<(), TransactionError> {
-        let way = self.way(record);
+        let way = self.filter.way_of(self.running.listing.content.source.content_type, record);
         if way == Way::Dropped {
             self.ledger.filter(record.identity, self.today);
             self.running.unwritten.filtered.push(record.identity);
@@ -88,21 +88,6 @@ impl<'a> Intake<'a> {
         let size = record.oversize.unwrap_or(record.bytes.len() as u64);
         self.too_large.push(MissingRecord { record_id, size });
         Ok(())
-    }
-
-    /// Nothing but its `Id` is known of a record that was too large to hold, so no filter decides about it: it is a gap.
-    fn way(&self, record: &RecordRef<'_>) -> Way<'a> {
-        if self.filter.is_off() || record.oversize.is_some() {
-            return Way::Usual;
-        }
-        let user = record.user();
-        self.filter.way(&Subject {
-            content_type: Some(self.running.listing.content.source.content_type.as_str()),
-            record_type: record.record_type,
-            operation: record.operation,
-            workload: record.workload,
-            user: user.as_deref(),
-        })
     }
 
     fn send(&mut self, record: &RecordRef<'_>, way: Way<'_>) -> Result<(), TransactionError> {
