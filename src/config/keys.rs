@@ -99,7 +99,7 @@ pub(super) const KEYS: &[Key] = &[
     key("fetch.memory", Size(8 * MIB, 64 * GIB), Default("128MiB"), "Fetched bytes held in memory at once."),
     key("fetch.recheck", Choice(&["all", "sampled", "off"]), Default("sampled"), "Whether a content fetched soon after its creation is fetched once more, as it may have grown."),
     key("dedupe.window", Span(s(DAY), s(21 * DAY)), Default("8d"), "How long a record's id is remembered after it was last seen. Memory grows with it."),
-    key("filter.drop", Expression, Follows("none", "operation in (FilePreviewed, \"Page Viewed\")"), "Records that are not published. They are known as filtered, so a later change does not bring them back; replay does."),
+    key("filter.drop", Expression, Follows("none", "operation in (FilePreviewed, \"Page Viewed\")"), "Records that are not published. They are known as filtered, so a later change does not bring them back; a replay does."),
     key("filter.route", Routes, Follows("none", "\"{prefix}.sharing\": operation = SharingSet"), "Topics, each with the records that go there and not into the topic of their content type; the first that matches has the record. Only in the file; {prefix} is filled in."),
     key("redact.sensitive_information_detections", Flag, Default("false"), "Replace the values of SensitiveInformationDetections, the clear text that DLP rules matched, by {}."),
     key("kafka.bootstrap_servers", Brokers, Default("localhost:9092"), "Brokers to begin with."),

@@ -85,3 +85,52 @@ impl Frame {
         Some(headers)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use rdkafka::message::Headers as _;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        domain::{Batch, ContentType, Source, Splitter, TenantId},
+        kafka::client,
+    };
+
+    #[test]
+    fn a_header_marks_what_was_redacted_whatever_the_settings_say_of_headers() {
+        let off =
+            Headers { tenant_id: false, content_id: false, record_type: false, workload: false, operation: false };
+        let kafka = Kafka { headers: off, ..client::tests::settings() };
+        let content = Listed {
+            source: Source { tenant: TenantId(Uuid::nil()), content_type: ContentType::General },
+            content_id: String::new(),
+            content_uri: String::new(),
+            created: Timestamp::UNIX_EPOCH,
+            expires: Timestamp::UNIX_EPOCH,
+            raw: Bytes::new(),
+        };
+        let blob = br#"[{"Id":"a","x":{"SensitiveInformationDetections":[4111]}},{"Id":"b"}]"#;
+        let mut batch = Batch::new();
+        Splitter::new(1_000).push(blob, &mut batch).unwrap();
+        let sent = |redacts| {
+            let redact = Redact { sensitive_information_detections: redacts };
+            let frame = Frame::of(&kafka, redact, &content, "topic".to_owned());
+            let told = |message: Message<'_>| {
+                let headers = message.headers.unwrap();
+                let headers: Vec<_> =
+                    headers.iter().map(|header| format!("{}={:?}", header.key, header.value)).collect();
+                (String::from_utf8(message.value.into_owned()).unwrap(), headers)
+            };
+            batch.iter().map(|record| told(frame.message(&record))).collect::<Vec<_>>()
+        };
+        let (plain, redacted) = (sent(false), sent(true));
+        assert_eq!(plain[0], (r#"{"Id":"a","x":{"SensitiveInformationDetections":[4111]}}"#.to_owned(), vec![]));
+        assert_eq!(redacted[0].0, r#"{"Id":"a","x":{"SensitiveInformationDetections":{}}}"#);
+        let header = format!("redacted={:?}", Some(REDACTED_MEMBER.as_bytes()));
+        assert_eq!(redacted[0].1, [header]);
+        assert_eq!(plain[1], redacted[1]);
+    }
+}

@@ -126,6 +126,7 @@ fn headers_tell_of_the_record(world: &World, kind: ContentType, message: &Messag
     assert_eq!(header("tenant_id").as_deref(), Some(world.tenant().to_string().as_str()), "{place}");
     let content = header("content_id").unwrap_or_else(|| panic!("{place}: no content_id"));
     assert!(fetched.contains_key(content.as_ref()), "{place}: {content} was never fetched");
+    assert_eq!(header("redacted"), None, "{place}: nobody asked for that");
     // Hostile records may lack a member, repeat it, or have it in another type; those are not looked at here.
     let Ok(record) = serde_json::from_slice::<Value>(message.value.as_deref().unwrap()) else { return };
     let text = String::from_utf8_lossy(message.value.as_deref().unwrap());

@@ -10,13 +10,18 @@ use crate::domain::ContentType;
 
 /// Why a text is no expression: where it stops making sense, what stands there, and what could have stood there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("at column {column}: found {found}, expected {expected}; an example: {EXAMPLE}")]
+#[error("at {}: found {found}, expected {expected}; an example: {EXAMPLE}", place(*.line, *.column))]
 pub struct NotAnExpression {
-    /// Characters from the start of the text, the first is 1; line breaks count as one.
+    /// Lines and characters are counted from 1.
+    pub line: usize,
     pub column: usize,
     /// Cut when it is long; no control characters.
     pub found: String,
     pub expected: String,
+}
+
+fn place(line: usize, column: usize) -> String {
+    if line == 1 { format!("column {column}") } else { format!("line {line}, column {column}") }
 }
 
 const EXAMPLE: &str = r#"operation in (FilePreviewed, "Page Viewed") and not user ~ "*@contoso.example""#;
@@ -271,8 +276,10 @@ impl Parser<'_> {
         if found.chars().nth(LONGEST_SHOWN).is_some() {
             shown.push('…');
         }
+        let before = &self.text[..at];
         NotAnExpression {
-            column: self.text[..at].chars().count() + 1,
+            line: before.matches('\n').count() + 1,
+            column: before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1,
             found: if found.is_empty() { "the end".to_owned() } else { format!("`{shown}`") },
             expected: expected.to_owned(),
         }

@@ -121,6 +121,7 @@ fn a_fault_says_where_what_and_what_else() {
         "user = abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz abc",
         "user = a abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz",
         "user < b",
+        "user = a\n  and usr = b",
     ]
     .into_iter()
     .map(|text| match Expression::parse(text) {

@@ -17,12 +17,12 @@ impl Writer {
         }
         self.open_for_sending()?;
         // The open may have found that the partition is not ours any more.
-        let Some(mut intake) = self.intake(ticket) else { return Ok(()) };
+        let now = Timestamp::now();
+        let Some(mut intake) = self.intake(ticket, now) else { return Ok(()) };
         for record in batch.iter() {
             intake.take(&record)?;
         }
         let (listing, too_large) = intake.finish();
-        let now = Timestamp::now();
         // A record that no topic takes is named, and the rest of its content goes on.
         for record in too_large {
             let gap = Gap { record: Some(record), ..gap_of(&listing, GapReason::Oversize, now) };
@@ -32,13 +32,21 @@ impl Writer {
     }
 
     /// What the records of a batch need; `None` when the ticket means nothing any more.
-    fn intake(&mut self, ticket: Ticket) -> Option<Intake<'_>> {
+    fn intake(&mut self, ticket: Ticket, now: Timestamp) -> Option<Intake<'_>> {
         let Self { parts, partitions, open, record_limit, .. } = self;
         let Owned { ledgers, running, .. } = super::current(partitions, ticket)?;
         let running = running.get_mut(&ticket.attempt)?;
         let source = running.listing.content.source;
         let ledger = ledgers.entry(source).or_default();
-        Some(Intake::new(parts, *record_limit, ledger, running, &mut open.as_mut()?.tally))
+        Some(Intake::new(
+            &parts.settings,
+            &parts.publisher,
+            *record_limit,
+            now,
+            ledger,
+            running,
+            &mut open.as_mut()?.tally,
+        ))
     }
 
     /// [`Writer::open`] for those who can only abort; what ends the writer comes again with the next look.
