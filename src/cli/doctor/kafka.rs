@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::report::{Probe, Verdict, told};
 use crate::{
+    cli::config::counted,
     config::{Delivery, Settings},
     kafka::{self, BrokerVersion, Brokers, Group, Problem, TopicError, TransactionError},
 };
@@ -103,7 +104,7 @@ pub(super) fn judge(seen: &Seen, settings: &Settings) -> Probe {
 
 fn judge_brokers(probe: Probe, brokers: &Brokers) -> Probe {
     let count = brokers.addresses.len();
-    let text = format!("{count} brokers: {}", brokers.addresses.join(", "));
+    let text = format!("{}: {}", counted(count, "broker"), brokers.addresses.join(", "));
     // Fewer cannot lose one and still acknowledge writes by two.
     let probe = if count < 3 {
         probe.find(Verdict::Note, format!("{text}; production wants three or more"), "")
@@ -168,9 +169,9 @@ fn judge_topics(probe: Probe, seen: &Seen, creates: bool) -> Probe {
 fn judge_group(probe: Probe, seen: &Seen, name: &str, delivery: Delivery) -> Probe {
     match &seen.group {
         Some(Ok(group)) if group.members > 0 => probe.see(format!(
-            "group {name}: {}, {} members, {} offsets behind on {} partitions{}",
+            "group {name}: {}, {}, {} offsets behind on {} partitions{}",
             group.state,
-            group.members,
+            counted(group.members, "member"),
             group.lag,
             group.partitions,
             if delivery == Delivery::ExactlyOnce { " (each transaction leaves one, so it is never 0)" } else { "" }
