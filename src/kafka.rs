@@ -13,7 +13,7 @@ mod restore; // what a partition's new owner must know
 mod topics; // created if missing, checked if there
 
 pub use self::{
-    checkup::{BrokerVersion, Brokers, Group, brokers, group, plain, rehearse},
+    checkup::{BrokerVersion, Brokers, Group, Rehearsal, brokers, group, plain, rehearse},
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry},
     gaps::{Gap, MissingListings, MissingRecord, UnlistedSpan, Unreadable},

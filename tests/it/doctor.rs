@@ -17,6 +17,7 @@ use o365feed::{
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
+use crate::broker::{Broker, Options};
 use crate::world::{PATIENCE, Ran, World, history, live, nowhere, published, scenario, stop};
 
 const DAY: u64 = 86_400;
@@ -420,6 +421,36 @@ fn without_kafka_the_tenants_are_looked_at_all_the_same() {
     let report = expect("no Kafka", &world, &[], &but(&[(25, "failure")], []));
     assert!(told(&report, 23).contains("o365feed reconcile"), "{}", told(&report, 23));
     assert!(told(&report, 25).contains("no broker of 127.0.0.1"), "{}", told(&report, 25));
+}
+
+#[test]
+fn a_frozen_kafka_is_told_and_not_waited_for() {
+    let mut broker = Broker::own(Options::default());
+    let world = World::on(broker.bootstrap(), healthy());
+    broker.pause();
+    let report = expect("frozen", &world, &[], &but(&[(25, "failure")], []));
+    broker.resume();
+    assert!(told(&report, 25).contains("answers: "), "{}", told(&report, 25));
+    expect("thawed", &world, &[], &well());
+}
+
+#[test]
+fn at_least_once_needs_no_transactions() {
+    let mut world = world(healthy());
+    world.set("kafka.delivery", "at_least_once");
+    let report = expect("at least once", &world, &[], &well());
+    assert!(told(&report, 25).contains("no transactions"), "{}", told(&report, 25));
+}
+
+#[test]
+fn doctors_side_by_side_do_no_harm_to_each_other() {
+    let world = world(healthy());
+    let mut doctors: Vec<_> = (0..3).map(|_| world.command(&["doctor", "--json"])).collect();
+    for doctor in &mut doctors {
+        let code = doctor.wait_exit(PATIENCE);
+        let report = json_of(&Ran { code, stdout: doctor.stdout(), stderr: doctor.stderr() });
+        assert_eq!(verdicts(&report), well(), "{}", told(&report, 25));
+    }
 }
 
 #[test]
