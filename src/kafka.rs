@@ -16,7 +16,7 @@ mod survey; // what the topics know, for a comparison with the service
 mod topics; // created if missing, checked if there
 
 pub use self::{
-    checkup::{BrokerVersion, Brokers, Group, brokers, group, plain, rehearse},
+    checkup::{BrokerVersion, Brokers, Group, Rehearsal, brokers, group, plain, rehearse},
     client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry, ReplayStep},
     frame::{Frame, LONGEST_HEADER},

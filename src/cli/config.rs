@@ -27,7 +27,8 @@ pub(super) fn told(faults: &ConfigErrors) -> anyhow::Error {
     anyhow!("the settings have {}:\n{faults}", counted(faults.count(), "fault"))
 }
 
-fn counted(count: usize, noun: &str) -> String {
+/// `1 tenant`, `2 tenants`.
+pub(super) fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 

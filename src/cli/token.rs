@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     Exit, Failure,
     args::TenantArgs,
+    config::counted,
     output::{OutputArgs, table},
     tool::{self, ToolArgs},
 };
@@ -79,7 +80,10 @@ pub(super) async fn run(args: TokenArgs) -> Result<(), Failure> {
         Exit::Fine => Ok(()),
         exit => {
             let lacking = rows.iter().filter(|row| row.error.is_some()).count();
-            Err(Failure::new(exit, anyhow::anyhow!("{lacking} of {} tenants got no readable token", rows.len())))
+            Err(Failure::new(
+                exit,
+                anyhow::anyhow!("{lacking} of {} got no readable token", counted(rows.len(), "tenant")),
+            ))
         }
     }
 }

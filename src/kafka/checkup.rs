@@ -8,14 +8,11 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     producer::{DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-use super::{
-    client::{Role, client_config},
-    publisher::TransactionError,
-};
+use super::client::{Role, client_config};
 use crate::config::{Delivery, Kafka};
 
 /// The brokers, as they tell of themselves.
@@ -90,26 +87,47 @@ pub fn brokers(settings: &Kafka, patience: Duration) -> KafkaResult<Brokers> {
     Ok(found)
 }
 
-/// Opens a transaction and aborts it, with nothing in it; how long that took. `None`: this delivery has no transactions.
+/// How a transaction with nothing in it went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rehearsal {
+    Aborted {
+        took: Duration,
+    },
+    /// Another doctor on the same slot did the same at the same moment.
+    Crossed,
+    /// At-least-once has no transactions.
+    NotNeeded,
+}
+
+/// Opens a transaction and aborts it, with nothing in it.
 ///
 /// The transactional id is group, slot and `doctor`, with slashes, which no slot can have in its name: it fences nobody
 /// but another doctor, and the rights on the prefix of the group cover it.
 ///
 /// # Errors
-/// As [`super::Publisher`]: rights, time, or a coordinator that is not there.
-pub fn rehearse(settings: &Kafka, patience: Duration) -> Result<Option<Duration>, TransactionError> {
+/// Rights that are missing, or a coordinator that does not answer in time.
+pub fn rehearse(settings: &Kafka, patience: Duration) -> KafkaResult<Rehearsal> {
     if settings.delivery != Delivery::ExactlyOnce {
-        return Ok(None);
+        return Ok(Rehearsal::NotNeeded);
     }
     let began = Instant::now();
     let mut config = client_config(settings, Role::Publisher);
     config.set("transactional.id", format!("{}/{}/doctor", settings.group, settings.slot));
-    let failed = TransactionError::Unknown;
-    let producer: ThreadedProducer<DefaultProducerContext> = config.create().map_err(failed)?;
-    producer.init_transactions(patience).map_err(failed)?;
-    producer.begin_transaction().map_err(failed)?;
-    producer.abort_transaction(patience).map_err(failed)?;
-    Ok(Some(began.elapsed()))
+    let producer: ThreadedProducer<DefaultProducerContext> = config.create()?;
+    let steps = producer
+        .init_transactions(patience)
+        .and_then(|()| producer.begin_transaction())
+        .and_then(|()| producer.abort_transaction(patience));
+    match steps {
+        Ok(()) => Ok(Rehearsal::Aborted { took: began.elapsed() }),
+        Err(error) if is_fenced(&error) => Ok(Rehearsal::Crossed),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_fenced(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    matches!(error.rdkafka_error_code(), Some(Fenced | ProducerFenced | InvalidProducerEpoch))
 }
 
 /// Our group, and its distance from the end of the listings.

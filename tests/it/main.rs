@@ -6,6 +6,7 @@
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
+mod doctor; // every ailment has its verdict
 mod filter; // what is dropped, routed and redacted
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
@@ -26,6 +27,7 @@ mod process; // the connector as an operator runs it
 mod proxy; // between the connector and a broker
 mod reader; // what a consumer of the topics sees
 mod scratch; // directories, ports and names that nobody else has
+mod tls; // a host with a certificate of its own
 mod verdict; // what a reader sees, held against what was offered
 mod wait; // for a condition, never for a while
 mod world; // the tenant, the topics and the connector of one test

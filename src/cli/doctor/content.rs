@@ -120,6 +120,8 @@ async fn one_kind(api: &Arc<TenantApi>, kind: ContentType, now: Timestamp) -> Ki
     };
     for hour in 0..HOURS {
         if let Err(error) = one_hour(api, &mut seen, now - SignedDuration::from_hours(i64::from(hour))).await {
+            // A listing that broke off says nothing that could be relied on.
+            seen.contents.clear();
             seen.error = Some(error);
             return seen;
         }

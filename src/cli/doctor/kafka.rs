@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use super::report::{Probe, Verdict, told};
 use crate::{
+    cli::config::counted,
     config::{Delivery, Settings},
-    kafka::{self, BrokerVersion, Brokers, Group, Problem, TopicError, TransactionError},
+    kafka::{self, BrokerVersion, Brokers, Group, Problem, Rehearsal, TopicError},
 };
 
 /// What was seen, each step only when the one before it went well.
 pub(super) struct Seen {
     pub(super) brokers: Result<Brokers, String>,
     pub(super) topics: Option<Result<Vec<Problem>, String>>,
-    /// How long an empty transaction took; `None` inside: at-least-once has none.
-    pub(super) transaction: Option<Result<Option<Duration>, String>>,
+    pub(super) transaction: Option<Result<Rehearsal, String>>,
     pub(super) group: Option<Result<Group, String>>,
     /// Topics that --fix created.
     pub(super) created: Vec<String>,
@@ -50,7 +50,7 @@ pub(super) async fn look(settings: &Settings, fix: bool, patience: Duration) -> 
         });
     }
     let of = settings.kafka.clone();
-    let rehearsed = blocking(move || kafka::rehearse(&of, patience).map_err(|error| transaction(&error))).await;
+    let rehearsed = blocking(move || kafka::rehearse(&of, patience).map_err(|error| kafka::plain(&error))).await;
     seen.transaction = Some(rehearsed);
     let of = settings.kafka.clone();
     let group = blocking(move || kafka::group(&of, patience).map_err(|error| kafka::plain(&error))).await;
@@ -60,11 +60,6 @@ pub(super) async fn look(settings: &Settings, fix: bool, patience: Duration) -> 
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(lost.to_string()))
-}
-
-fn transaction(error: &TransactionError) -> String {
-    let (TransactionError::Abort(cause) | TransactionError::Fenced(cause) | TransactionError::Unknown(cause)) = error;
-    kafka::plain(cause)
 }
 
 fn is_missing(problem: &Problem) -> bool {
@@ -86,8 +81,15 @@ pub(super) fn judge(seen: &Seen, settings: &Settings) -> Probe {
     let mut probe = judge_brokers(Probe::of(25), brokers);
     probe = judge_topics(probe, seen, kafka.create_topics);
     probe = match &seen.transaction {
-        Some(Ok(Some(took))) => probe.see(format!("an empty transaction was opened and aborted in {} ms", took.as_millis())),
-        Some(Ok(None)) => probe.see("delivery is at_least_once: no transactions"),
+        Some(Ok(Rehearsal::Aborted { took })) => {
+            probe.see(format!("an empty transaction was opened and aborted in {} ms", took.as_millis()))
+        }
+        Some(Ok(Rehearsal::Crossed)) => probe.find(
+            Verdict::Note,
+            "an empty transaction was cut short: another doctor on this slot opened one at the same moment",
+            "",
+        ),
+        Some(Ok(Rehearsal::NotNeeded)) => probe.see("delivery is at_least_once: no transactions"),
         Some(Err(why)) => probe.find(
             Verdict::Failure,
             format!("an empty transaction failed: {why}"),
@@ -103,7 +105,7 @@ pub(super) fn judge(seen: &Seen, settings: &Settings) -> Probe {
 
 fn judge_brokers(probe: Probe, brokers: &Brokers) -> Probe {
     let count = brokers.addresses.len();
-    let text = format!("{count} brokers: {}", brokers.addresses.join(", "));
+    let text = format!("{}: {}", counted(count, "broker"), brokers.addresses.join(", "));
     // Fewer cannot lose one and still acknowledge writes by two.
     let probe = if count < 3 {
         probe.find(Verdict::Note, format!("{text}; production wants three or more"), "")
@@ -168,9 +170,9 @@ fn judge_topics(probe: Probe, seen: &Seen, creates: bool) -> Probe {
 fn judge_group(probe: Probe, seen: &Seen, name: &str, delivery: Delivery) -> Probe {
     match &seen.group {
         Some(Ok(group)) if group.members > 0 => probe.see(format!(
-            "group {name}: {}, {} members, {} offsets behind on {} partitions{}",
+            "group {name}: {}, {}, {} offsets behind on {} partitions{}",
             group.state,
-            group.members,
+            counted(group.members, "member"),
             group.lag,
             group.partitions,
             if delivery == Delivery::ExactlyOnce { " (each transaction leaves one, so it is never 0)" } else { "" }
@@ -205,7 +207,7 @@ mod tests {
         let mut seen = Seen {
             brokers: Ok(brokers(3)),
             topics: Some(Ok(Vec::new())),
-            transaction: Some(Ok(Some(Duration::from_millis(12)))),
+            transaction: Some(Ok(Rehearsal::Aborted { took: Duration::from_millis(12) })),
             group: Some(Ok(Group { state: "Stable".to_owned(), members: 2, lag: 3, committed: 12, partitions: 12 })),
             created: Vec::new(),
         };
@@ -230,7 +232,8 @@ mod tests {
         );
         assert_eq!(of(|seen| seen.topics = Some(Err("not allowed".to_owned()))), Verdict::Failure);
         assert_eq!(of(|seen| seen.transaction = Some(Err("not allowed".to_owned()))), Verdict::Failure);
-        assert_eq!(of(|seen| seen.transaction = Some(Ok(None))), Verdict::Ok);
+        assert_eq!(of(|seen| seen.transaction = Some(Ok(Rehearsal::NotNeeded))), Verdict::Ok);
+        assert_eq!(of(|seen| seen.transaction = Some(Ok(Rehearsal::Crossed))), Verdict::Note);
         assert_eq!(of(|seen| seen.group = Some(Err("not allowed".to_owned()))), Verdict::Failure);
         assert_eq!(of(|seen| seen.group = Some(Ok(Group::default()))), Verdict::Note);
     }

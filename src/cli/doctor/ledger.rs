@@ -233,15 +233,15 @@ mod tests {
 
     #[test]
     fn a_content_without_a_mark_is_missed_only_when_it_is_due() {
-        let judge = |books, listed: &[Listed]| judge_ledger(&Ok(books), listed, at(NOW)).verdict;
+        let judge = |books, listed: &Listed| judge_ledger(&Ok(books), std::slice::from_ref(listed), at(NOW)).verdict;
         let (old, fresh) = (listed("a", 10), listed("b", NOW - 60));
-        assert_eq!(judge(books(&["a"]), &[old.clone(), fresh.clone()]), Verdict::Ok);
-        assert_eq!(judge(books(&[]), &[old.clone()]), Verdict::Warning);
-        assert_eq!(judge(books(&[]), &[fresh]), Verdict::Skipped);
-        assert_eq!(judge(Books { is_whole: false, ..books(&[]) }, &[old.clone()]), Verdict::Skipped);
-        assert_eq!(judge(Books { foreign: Some("x".into()), ..books(&["a"]) }, &[old.clone()]), Verdict::Failure);
+        assert_eq!(judge(books(&["a"]), &old), Verdict::Ok);
+        assert_eq!(judge(books(&[]), &old), Verdict::Warning);
+        assert_eq!(judge(books(&[]), &fresh), Verdict::Skipped);
+        assert_eq!(judge(Books { is_whole: false, ..books(&[]) }, &old), Verdict::Skipped);
+        assert_eq!(judge(Books { foreign: Some("x".into()), ..books(&["a"]) }, &old), Verdict::Failure);
         let began = HashMap::from([(source(), at(11))]);
-        assert_eq!(judge(Books { began, ..books(&[]) }, &[old]), Verdict::Skipped);
+        assert_eq!(judge(Books { began, ..books(&[]) }, &old), Verdict::Skipped);
         let unread = |error| judge_ledger(&Err(error), &[], at(NOW)).verdict;
         assert_eq!(unread(ReadError::NoTopic("t".to_owned())), Verdict::Skipped);
         assert_eq!(unread(ReadError::Stalled { partitions: 1, after: Duration::from_secs(60) }), Verdict::Failure);

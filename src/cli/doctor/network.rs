@@ -28,7 +28,7 @@ pub(super) fn judge(roads: &[Road]) -> Probe {
         Err(blocked) => probe.find(Verdict::Failure, format!("{}: {blocked}", road.to), advice(blocked)),
         Ok(reached) => {
             let way = match &reached.way {
-                Way::Direct { addresses } => format!("{addresses} addresses, no proxy"),
+                Way::Direct { addresses } => format!("{}, no proxy", addresses_of(*addresses)),
                 Way::Proxy(proxy) => format!("through the proxy {proxy}"),
             };
             let text = |line: &str| format!("{}: {} reached ({way}), {line}", road.to, reached.host);
@@ -41,6 +41,10 @@ pub(super) fn judge(roads: &[Road]) -> Probe {
             }
         }
     })
+}
+
+fn addresses_of(count: usize) -> String {
+    if count == 1 { "1 address".to_owned() } else { format!("{count} addresses") }
 }
 
 fn advice(blocked: &Unreached) -> String {

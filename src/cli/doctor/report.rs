@@ -254,6 +254,16 @@ mod tests {
     }
 
     #[test]
+    fn every_probe_stands_in_the_documentation_in_its_order() {
+        let page = include_str!("../../../docs/doctor.md");
+        let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ") && line.contains(" | ")).collect();
+        for (at, name) in NAMES.iter().enumerate() {
+            let row = format!("| {} | {name} |", at + 1);
+            assert_eq!(rows.iter().filter(|line| line.starts_with(&row)).count(), 1, "{row}");
+        }
+    }
+
+    #[test]
     fn programs_get_number_name_verdict_evidence_and_advice() {
         let json = serde_json::to_value(report()).unwrap();
         assert_eq!(json["probes"][2]["verdict"], "failure");

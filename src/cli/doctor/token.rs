@@ -70,13 +70,14 @@ pub(super) fn judge_claims(claims: &Claims, tenant: &Tenant, now: Timestamp) -> 
             None => probe.find(Verdict::Note, format!("the token names no {noun}"), ""),
         };
     }
-    let clock = "set this machine's clock by NTP";
+    // Only the service's clock decides whether a token is good: ours, or the authority's, is worth a warning.
+    let clock = "set this machine's clock by NTP (probe 3)";
     match (claims.not_before, claims.expires) {
         (Some(begins), _) if now + SKEW < begins => {
-            probe.find(Verdict::Failure, format!("not good before {begins}, and it is {now}"), clock)
+            probe.find(Verdict::Warning, format!("not good before {begins}, and it is {now}"), clock)
         }
         (_, Some(ends)) if ends <= now => {
-            probe.find(Verdict::Failure, format!("expired at {ends}, and it is {now}"), clock)
+            probe.find(Verdict::Warning, format!("expired at {ends}, and it is {now}"), clock)
         }
         (_, Some(ends)) => probe.see(format!("expires at {ends}")),
         (_, None) => probe.find(Verdict::Note, "the token does not say when it expires", ""),
@@ -167,8 +168,8 @@ mod tests {
         assert_eq!(judge(Claims { audience: None, ..claims() }, 60), Verdict::Failure);
         assert_eq!(judge(Claims { tenant: text("other"), ..claims() }, 60), Verdict::Failure);
         assert_eq!(judge(Claims { application: text("other"), ..claims() }, 60), Verdict::Failure);
-        assert_eq!(judge(claims(), 3_600), Verdict::Failure);
-        assert_eq!(judge(claims(), -301), Verdict::Failure);
+        assert_eq!(judge(claims(), 3_600), Verdict::Warning);
+        assert_eq!(judge(claims(), -301), Verdict::Warning);
         assert_eq!(judge(Claims { tenant: None, ..claims() }, 60), Verdict::Note);
         assert_eq!(judge(Claims { expires: None, ..claims() }, 60), Verdict::Note);
     }

@@ -193,7 +193,7 @@ mod tests {
             ledgers: HashMap::new(),
             began: HashMap::new(),
             lost: None,
-            alive: None,
+            listed: HashMap::new(),
             took: Duration::ZERO,
         };
         let mut owned = Owned::new(1, restored);

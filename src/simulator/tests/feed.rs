@@ -297,3 +297,44 @@ async fn s36_a_range_grows_between_two_listings_and_the_old_id_stays_good() {
     let (early, late) = (read_blob(&early).await, read_blob(&late).await);
     assert!(early.len() < late.len() && late.starts_with(&early));
 }
+
+#[tokio::test]
+async fn s24_an_administrator_disables_a_subscription_until_it_is_started_or_for_good() {
+    for disabled in [Disabled::UntilStarted, Disabled::ForGood] {
+        let world = World::of_source(SourceScenario { disabled: Some(disabled), ..a_source() }).await;
+        let listed: Value = read(world.get("subscriptions/list").await).await;
+        assert_eq!(listed[0]["status"], "disabled");
+        assert_eq!(refusal(world.list(-3_600, 0).await).await.1, "AF20023");
+        let started = start(&world).await;
+        if disabled == Disabled::ForGood {
+            assert_eq!(refusal(started).await.1, "AF20023");
+        } else {
+            assert!(is_ok(&started));
+            assert_eq!(read::<Value>(world.get("subscriptions/list").await).await[0]["status"], "enabled");
+            assert!(is_ok(&world.list(-3_600, 0).await));
+        }
+    }
+}
+
+#[tokio::test]
+async fn s25_without_an_audit_log_every_call_gets_free_text_until_it_is_on() {
+    let world = World::of_source(a_source()).await;
+    let rule = Rule { on: None, failure: Failure::AuditOff, when: When::Always };
+    world.sim.control().set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    for answer in [world.get("subscriptions/list").await, world.list(-3_600, 0).await, start(&world).await] {
+        let (status, code, text) = refusal(answer).await;
+        assert!(status == 400 && code.starts_with("StartSubscription [CorrId="), "{code}");
+        assert!(text.contains("DataServiceException: Tenant ") && text.ends_with(" does not exist."), "{text}");
+    }
+    world.sim.control().set_faults(Faults::default());
+    assert!(is_ok(&world.list(-3_600, 0).await));
+}
+
+#[tokio::test]
+async fn s34_a_link_to_the_next_page_may_lead_to_a_foreign_host() {
+    let world = World::of_source(a_source()).await;
+    let rule = Rule { on: Some(Operation::Content), failure: Failure::StrayLink, when: When::Always };
+    world.sim.control().set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    let answer = world.list(-3_600, 0).await;
+    assert!(is_ok(&answer) && header(&answer, "NextPageUri").starts_with("https://elsewhere.example/"));
+}

@@ -125,3 +125,55 @@ async fn s12_a_missing_role_refuses_its_type_only() {
     assert_eq!((status, code.as_str()), (401, "AF10001"));
     assert!(is_ok(&world.post("subscriptions/start?contentType=Audit.Exchange").await));
 }
+
+#[tokio::test]
+async fn s4_a_token_is_refused_by_any_number_late_or_with_a_page() {
+    let world = World::of(tenant()).await;
+    let (id, known) = (tenant().id.to_string(), tenant());
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", known.client_id.as_str()),
+        ("client_secret", known.client_secret.expose_secret()),
+        ("scope", "https://manage.office.com/.default"),
+    ];
+    let set = |failure| {
+        let rule = Rule { on: Some(Operation::Token), failure, when: When::Always };
+        world.sim.control().set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    };
+    let refusals = [
+        (7_000_222, 401, "invalid_client"),
+        (90_033, 400, "temporarily_unavailable"),
+        (65_001, 400, "invalid_request"),
+    ];
+    for (number, status, error) in refusals {
+        set(Failure::Code(number));
+        let (found, body) = ask(&world, &id, "/v2.0", &form).await;
+        assert_eq!(
+            (found, body["error"].as_str(), &body["error_codes"][0]),
+            (status, Some(error), &Value::from(number))
+        );
+        assert!(body["error_description"].as_str().unwrap().starts_with(&format!("AADSTS{number}: ")));
+    }
+    set(Failure::Slow(30));
+    let asked = std::time::Instant::now();
+    assert_eq!(ask(&world, &id, "/v2.0", &form).await.0, 200);
+    assert!(asked.elapsed() >= Duration::from_millis(30), "it did not wait");
+    set(Failure::Status(200));
+    let url = world.sim.api_root().join(&format!("{id}/oauth2/v2.0/token")).unwrap();
+    let page = world.client.post(url).form(&form).send().await.unwrap();
+    assert!(header(&page, "content-type").starts_with("text/html"));
+}
+
+#[tokio::test]
+async fn s3_claims_are_laid_over_those_of_a_token() {
+    let claims = serde_json::json!({"aud": "https://graph.microsoft.com", "roles": null, "scp": "ActivityFeed.Read"});
+    let Value::Object(claims) = claims else { panic!("an object") };
+    let tenant = TenantScenario { claims, ..tenant() };
+    let world = World::of(tenant.clone()).await;
+    let token = world.token_for(&tenant, "https://manage.office.com").await;
+    let payload = token.split('.').nth(1).unwrap();
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload).unwrap();
+    let claims: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((&claims["aud"], &claims["scp"]), (&"https://graph.microsoft.com".into(), &"ActivityFeed.Read".into()));
+    assert_eq!((claims.get("roles"), claims["tid"].as_str()), (None, Some(&*tenant.id.to_string())));
+}

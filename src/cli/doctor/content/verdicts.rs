@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{BlobFault, HOURS, KindSeen, PAGES_MAX, Sample, Seen};
 use crate::{
     api::ApiError,
+    cli::config::counted,
     cli::doctor::report::{Probe, Verdict, told},
     domain::ContentType,
 };
@@ -55,8 +56,8 @@ fn contents(seen: &Seen) -> Probe {
         let age = seen.now.duration_since(newest.created);
         let more = if kind.is_cut { " or more" } else { "" };
         probe.see(format!(
-            "{name}: {}{more} contents between {} and {} h ago, the newest {} old",
-            kind.contents.len(),
+            "{name}: {}{more} between {} and {} h ago, the newest {} old",
+            counted(kind.contents.len(), "content"),
             kind.hours - 1,
             kind.hours,
             span(age)
@@ -78,7 +79,7 @@ fn pages(seen: &Seen) -> Probe {
             Some(_) => probe.see(format!("{name}: not listed to its end")),
             None if kind.is_cut => probe.see(format!("{name}: links to next pages work, {PAGES_MAX} pages were read")),
             None if kind.turned > 0 => probe.see(format!("{name}: {} pages, to the last", kind.pages)),
-            None => probe.see(format!("{name}: {} listings of one page each", kind.hours)),
+            None => probe.see(format!("{name}: {} of one page", counted(kind.hours as usize, "listing"))),
         }
     })
 }
