@@ -64,7 +64,7 @@ impl Exit {
             Self::Kafka => "Kafka refuses: topics, authorisation, or a ledger of another group",
             Self::SlotTaken => "another process uses this slot (kafka.slot)",
             Self::Watchdog => "no progress: the watchdog ended the process; starting again helps",
-            Self::Incomplete => "something is missing or repeated, as demo and reconcile tell",
+            Self::Incomplete => "something is missing or repeated; the command tells what",
             Self::Ailing => "doctor found warnings",
             Self::Ill => "doctor found failures",
         }

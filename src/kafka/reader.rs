@@ -79,8 +79,8 @@ pub enum ReadError {
 /// Longest wait for one answer of a broker.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Longer than a transaction lives whose producer is gone, with the broker's sweep.
-const STALLED: Duration = Duration::from_secs(60);
+/// What a transaction whose producer is gone may live beyond its time-out: the broker's sweep, and being busy.
+const SWEEP: Duration = Duration::from_secs(45);
 
 impl TopicReader {
     /// After this long without a message a caller gets a word.
@@ -116,8 +116,8 @@ impl TopicReader {
         consumer.assign(&assigned)?;
         let offsets = places.iter().map(|place| place.end.abs_diff(place.first.min(place.end))).sum();
         let ends = (to == ReadTo::EndOfNow).then(|| unread(&places));
-        let (passed, waited) = (0, Duration::ZERO);
-        Ok(Self { consumer, marks, places, ends, passed, waited, stalled_after: STALLED, offsets })
+        let (passed, waited, stalled_after) = (0, Duration::ZERO, kafka.transaction_timeout + SWEEP);
+        Ok(Self { consumer, marks, places, ends, passed, waited, stalled_after, offsets })
     }
 
     /// From now on reads only up to where the topics end at this moment; blocks for some answers of the broker.
@@ -132,7 +132,7 @@ impl TopicReader {
         Ok(self.drop_reached()?)
     }
 
-    /// Gives up after another time than [`STALLED`] without any progress.
+    /// Gives up after this long without any progress; otherwise when every transaction must have ended.
     #[must_use]
     pub fn stalled_after(self, stalled_after: Duration) -> Self {
         Self { stalled_after, ..self }
