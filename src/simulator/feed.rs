@@ -203,7 +203,7 @@ fn wanted<'a>(grant: &'a Grant, call: &'a Call) -> Result<(&'a Arc<SimSource>, &
 /// The answer to whoever reads what is not subscribed.
 fn not_running(source: &SimSource) -> Option<Answer> {
     let subscription = source.subscription();
-    match (subscription.is_enabled(), subscription.is_broken()) {
+    match (subscription.is_enabled(), subscription.is_broken() || subscription.is_disabled()) {
         (true, _) => None,
         (false, true) => Some(Answer::error(400, "AF20023", "The subscription was disabled.")),
         (false, false) => Some(unsubscribed()),
@@ -217,9 +217,11 @@ fn unsubscribed() -> Answer {
 fn subscriptions(tenant: &SimTenant, now: Timestamp) -> Answer {
     let known = tenant.sources.iter().filter_map(|source| {
         let (subscription, hook) = (source.subscription(), source.hook());
-        subscription
-            .is_enabled()
-            .then(|| json!({"contentType": subscription.spelled, "status": "enabled", "webhook": hook.told(now)}))
+        let age = subscription.last_start_ns.map(|started| now.duration_since(at_ns(started)).unsigned_abs());
+        let is_listed = age.is_none_or(|age| tenant.scenario.listed_after <= age);
+        let status = if subscription.is_disabled() { "disabled" } else { "enabled" };
+        ((subscription.is_enabled() || subscription.is_disabled()) && is_listed)
+            .then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": hook.told(now)}))
     });
     Answer::json(200, &known.collect::<Value>())
 }

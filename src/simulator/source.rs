@@ -40,6 +40,8 @@ pub(super) struct Subscription {
     pub(super) last_start_ns: Option<i64>,
     /// Started too soon after a stop: it says that it runs, and never does.
     is_broken: bool,
+    /// By an administrator, until it is started again.
+    is_disabled: bool,
     /// The content type as the caller wrote it.
     pub(super) spelled: String,
 }
@@ -71,11 +73,15 @@ pub(super) enum Named {
 
 impl Subscription {
     pub(super) fn is_enabled(&self) -> bool {
-        !self.is_broken && self.spans.last().is_some_and(|span| span.to_ns.is_none())
+        !self.is_broken && !self.is_disabled && self.spans.last().is_some_and(|span| span.to_ns.is_none())
     }
 
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
+    }
+
+    pub(super) fn is_disabled(&self) -> bool {
+        self.is_disabled
     }
 
     /// Whether it was ever started.
@@ -100,7 +106,13 @@ impl SimSource {
             source,
             arrivals: Arrivals::new(start, scenario.history, scenario.live, arrivals_seed),
             records: Records::new(seed, source, &scenario),
-            subscription: Mutex::new(Subscription { spans, last_start_ns: None, is_broken: false, spelled }),
+            subscription: Mutex::new(Subscription {
+                spans,
+                last_start_ns: None,
+                is_broken: false,
+                is_disabled: false,
+                spelled,
+            }),
             hook: Mutex::default(),
             scenario,
         }
@@ -132,9 +144,16 @@ impl SimSource {
         let stopped = subscription.spans.last().and_then(|span| span.to_ns);
         let breaks = span_ns(breaks_within);
         subscription.is_broken |= stopped.is_some_and(|stopped| 0 < breaks && now_ns - stopped <= breaks);
+        subscription.is_disabled = false;
         subscription.spans.push(span);
         subscription.last_start_ns = Some(now_ns);
         subscription.spelled = spelled.to_owned();
+    }
+
+    /// Disables it, as an administrator does: what arrives from now on is lost until it is started again.
+    pub(super) fn disable(&self, now: Timestamp) {
+        self.stop(now);
+        self.subscription().is_disabled = true;
     }
 
     /// Stops it: what arrives from now on is lost to the subscriber.
