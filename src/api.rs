@@ -11,8 +11,10 @@ mod error; // every way a call can end badly
 mod limiter; // the tenant's request budget and the pauses the service asks for
 mod meter; // this room's metrics
 mod minute; // the used part of the budget
+mod notice; // what the service tells a webhook
 mod origin; // the token goes to the configured host and nowhere else
 mod pages; // a listing, page by page
+mod webhook; // where the service is to send notifications
 mod wire; // JSON exactly as sent, turned into our types
 
 #[cfg(test)]
@@ -24,6 +26,8 @@ pub use self::{
     call::Timeouts,
     client::{Api, TenantApi},
     error::{Answer, ApiError, ApiSetupError, Operation, TokenAnswer},
+    notice::Notified,
     pages::Pages,
-    wire::{Subscription, Webhook},
+    webhook::{NewWebhook, NotAWebhook, Webhook},
+    wire::Subscription,
 };

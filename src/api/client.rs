@@ -17,6 +17,7 @@ use super::{
     meter::Meter,
     origin::Origin,
     pages::Pages,
+    webhook::NewWebhook,
     wire::{self, Subscription},
 };
 use crate::{
@@ -85,7 +86,7 @@ impl Ways {
         })
     }
 
-    fn to(&self, url: &Url) -> reqwest::Client {
+    pub(super) fn to(&self, url: &Url) -> reqwest::Client {
         let is_local = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -187,6 +188,20 @@ impl TenantApi {
         Ok(wire::started(&body, kind))
     }
 
+    /// Starts a subscription with a webhook, or gives a running one another. The service calls the address while it answers.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`ApiError::WebhookRefused`] when the address did not answer as a webhook does, or expires too
+    /// soon: a subscription that ran then runs on without a webhook, and no other is made.
+    ///
+    /// Source: Activity API reference, "Start a subscription" and "Webhook validation" (docs/api/contract.md 3.1 and 3.2).
+    pub async fn start_with(&self, kind: ContentType, webhook: &NewWebhook) -> Result<Subscription, ApiError> {
+        let (operation, url) = (Operation::Start, self.origin.start(kind));
+        let response = self.caller.call_with(operation, &url, webhook.body()).await?;
+        let body = self.read(operation, response).await?;
+        Ok(wire::started(&body, kind))
+    }
+
     /// Stops a subscription. What becomes available until it is started again is lost for good.
     ///
     /// # Errors
@@ -216,9 +231,13 @@ impl TenantApi {
     }
 
     async fn body(&self, operation: Operation, url: &Url) -> Result<bytes::Bytes, ApiError> {
+        let response = self.caller.call(operation, url).await?;
+        self.read(operation, response).await
+    }
+
+    async fn read(&self, operation: Operation, response: reqwest::Response) -> Result<bytes::Bytes, ApiError> {
         /// Far more than five subscriptions take.
         const MAX: usize = 1 << 20;
-        let response = self.caller.call(operation, url).await?;
         call::whole_body(operation, response, self.caller.timeouts.idle, MAX)
             .await
             .inspect_err(|error| self.caller.meter.error(error))

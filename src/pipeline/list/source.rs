@@ -9,7 +9,7 @@ use tracing::{debug, info, warn};
 
 use super::{Append, Following, ListingEnds, TenantLister, setbacks::Setbacks};
 use crate::{
-    api::ApiError,
+    api::{ApiError, Subscription, Webhook},
     config::{ListingSettings, Subscriptions},
     domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, PlanSettings, Planner, Source, Step, Window},
     pipeline::desk::Desk,
@@ -206,7 +206,8 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         if runs || self.start_not_before.is_some_and(|not_before| Instant::now() < not_before) {
             return Ok(false);
         }
-        let (has_started, start_again) = match api.start(kind).await {
+        let theirs = found.iter().find(|known| known.kind() == Some(kind)).and_then(|known| known.webhook.as_ref());
+        let (has_started, start_again) = match self.start(theirs).await {
             Ok(_) | Err(ApiError::AlreadySo(_)) => (true, self.shared.rests.start_again),
             // Started by whoever had the tenant before us: it may be listed long before it may be started again.
             Err(ApiError::StartedTooOften { after, .. }) => (false, after),
@@ -214,6 +215,22 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         };
         self.start_not_before = Some(Instant::now() + start_again);
         Ok(has_started)
+    }
+
+    /// A start without a webhook would take away the one that there is, so it is named again.
+    async fn start(&self, webhook: Option<&Webhook>) -> Result<Subscription, ApiError> {
+        let (api, kind) = (&self.shared.lister.api, self.source.content_type);
+        let Some(webhook) = webhook.and_then(|webhook| webhook.again(Timestamp::now())) else {
+            return api.start(kind).await;
+        };
+        match api.start_with(kind, &webhook).await {
+            Err(refusal @ ApiError::WebhookRefused(_)) => {
+                let (tenant, kind_name) = self.labels();
+                warn!(tenant, content_type = kind_name, "could not {refusal}; starting without the webhook");
+                api.start(kind).await
+            }
+            other => other,
+        }
     }
 
     async fn wait_out(&mut self, error: &ApiError) {
