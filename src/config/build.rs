@@ -10,6 +10,7 @@ use super::{
         Subscriptions, Tenant, TimestampSource,
     },
     units::{show_size, show_span},
+    webhook,
 };
 use crate::{
     domain::{ContentType, TenantId},
@@ -38,6 +39,7 @@ pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &st
         dedupe: Dedupe { window: reader.value("dedupe.window").span() },
         kafka: kafka(reader, host_name),
         http: Http { listen: reader.value("http.listen").address() },
+        webhook: webhook::webhook(reader),
         log: Log {
             format: match reader.value("log.format").text().as_str() {
                 "json" => LogFormat::Json,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::Ticket;
+use super::{Ticket, unannounced::Unannounced};
 use crate::{
     config::Recheck,
     domain::{
@@ -34,6 +34,8 @@ pub struct Owned {
     so_far: HashMap<(Source, ContentKey), u32>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
+    /// Where notifications are received.
+    pub unannounced: Option<Unannounced>,
     stop: CancellationToken,
 }
 
@@ -63,6 +65,7 @@ impl Owned {
             so_far: HashMap::new(),
             newest: HashMap::new(),
             paused: false,
+            unannounced: None,
             stop: CancellationToken::new(),
         }
     }
@@ -72,8 +75,14 @@ impl Owned {
         let (source, key) = (listing.content.source, listing.content.key());
         self.unclaim(source, key);
         let sweep = listing.origin == crate::domain::Origin::Sweep;
+        let now = Timestamp::now();
         let ledger = self.ledgers.entry(source).or_default();
-        let want = match ledger.wanted(&key, sweep, recheck, Timestamp::now()) {
+        let want = ledger.wanted(&key, sweep, recheck, now);
+        if let Some(unannounced) = &mut self.unannounced {
+            let is_first = want == Want::New && !self.backlog.is_pending(&source, &key);
+            unannounced.read(&listing, is_first, now);
+        }
+        let want = match want {
             Want::No => return self.backlog.read_to(offset + 1),
             want => want,
         };

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
-use super::{Notice, Partition, Request, Writer, WriterError, owned::Owned};
+use super::{Notice, Partition, Request, Writer, WriterError, owned::Owned, unannounced::Unannounced};
 use crate::{
     config::StartFrom,
     domain::{Ledger, Source},
@@ -108,6 +108,8 @@ impl Writer {
         }
         let mut owned = Owned::new(epoch, restored);
         owned.floors = beginnings.floors.clone();
+        let webhook = &self.parts.settings.webhook;
+        owned.unannounced = webhook.enabled.then(|| Unannounced::new(now, webhook.missed_after));
         let before = self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
         if let Some(Partition::Restoring { early, .. }) = before {
             early.into_iter().for_each(|(offset, listing)| self.read(partition, offset, listing));
