@@ -8,6 +8,7 @@ mod exit; // what the exit code says
 mod output; // a table for people, JSON for programs
 mod run; // the connector itself
 pub mod simulate; // the API, simulated on a port
+mod subscriptions; // what the service collects for us
 mod tool; // the API for the tools
 mod version; // what this build is made of
 
@@ -64,6 +65,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
     Simulate(Box<simulate::SimulateArgs>),
+    /// List, start or stop the subscriptions that the service keeps for this application.
+    #[command(subcommand)]
+    Subscriptions(subscriptions::SubscriptionsCommand),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -102,6 +106,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }
         Command::Demo(args) => within_runtime(demo::run(args)),
         Command::Simulate(args) => within_runtime(async { Ok(simulate::run(*args).await?) }),
+        Command::Subscriptions(command) => within_runtime(subscriptions::run(command)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),

@@ -44,6 +44,11 @@ pub(super) struct TypeArgs {
 }
 
 impl TypeArgs {
+    /// What was asked for; nothing when that was left open.
+    pub(super) fn asked(&self) -> Option<&[ContentType]> {
+        (!self.types.is_empty()).then_some(&self.types)
+    }
+
     /// What was asked for, else what the settings say of the tenant.
     pub(super) fn of(&self, tenant: &Tenant) -> Vec<ContentType> {
         if self.types.is_empty() { tenant.content_types.clone() } else { self.types.clone() }

@@ -10,6 +10,8 @@ mod once; // whatever shape the contents come in
 mod outage; // Kafka away
 mod refusal; // what cannot go well is refused at the start
 mod service; // what the service does to its callers, and must not see of them
+mod subscriptions; // shown, started and stopped by the operator
+mod webhook; // what the service tells by itself
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do
