@@ -12,9 +12,11 @@ mod error; // every way a call can end badly
 mod limiter; // the tenant's request budget and the pauses the service asks for
 mod meter; // this room's metrics
 mod minute; // the used part of the budget
+mod notice; // what the service tells a webhook
 mod origin; // the token goes to the configured host and nowhere else
 mod pages; // a listing, page by page
 mod reach; // whether a host can be reached at all
+mod webhook; // where the service is to send notifications
 mod wire; // JSON exactly as sent, turned into our types
 
 #[cfg(test)]
@@ -27,7 +29,9 @@ pub use self::{
     claims::Claims,
     client::{Api, TenantApi},
     error::{Answer, ApiError, ApiSetupError, Operation, TokenAnswer},
+    notice::Notified,
     pages::Pages,
     reach::{Line, Obstacle, Reached, Unreached, Way, reach},
-    wire::{Notification, Subscription, Webhook},
+    webhook::{NewWebhook, NotAWebhook, Webhook},
+    wire::{Notification, Subscription},
 };

@@ -18,6 +18,7 @@ mod report; // sums over the records
 mod run; // the connector itself
 mod signals; // Ctrl-C and SIGTERM
 pub mod simulate; // the API, simulated on a port
+mod subscriptions; // what the service collects for us
 mod tail; // the newest records as they come
 mod token; // what each tenant's token says
 mod tool; // the API for the tools
@@ -121,6 +122,9 @@ enum Command {
     /// come in no order but that of their partition. A Kafka that goes away is waited for. Ctrl-C ends it with exit code 0, and so
     /// does whoever reads its output and has seen enough.
     Tail(Box<tail::TailArgs>),
+    /// List, start or stop the subscriptions that the service keeps for this application.
+    #[command(subcommand)]
+    Subscriptions(subscriptions::SubscriptionsCommand),
     /// Check the settings, or print an example of them.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -173,6 +177,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Tail(args) => tail::run(*args),
         Command::Completions(args) => manual::completions(args),
         Command::Man(args) => manual::man(args),
+        Command::Subscriptions(command) => within_runtime(subscriptions::run(command)),
         Command::Config(ConfigCommand::Check(from)) => print(&config::check(&settings(&from)?)),
         Command::Config(ConfigCommand::Example) => print(&crate::config::example()),
         Command::Version => print(&version::text()),

@@ -12,15 +12,17 @@ mod reader; // what was written, else the default
 mod settings; // the result
 mod tenant; // clouds, addresses, credentials
 mod units; // 90s, 128MiB
+mod webhook; // where notifications come in
 mod written; // texts with their places
 mod yaml; // the file
 
+pub(crate) use self::kind::receiver;
 pub use self::{
     example::{example, table},
     fault::ConfigErrors,
     load::load,
     settings::{
-        Cloud, Credential, Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat, Quota,
-        Recheck, Redact, Settings, StartFrom, Subscriptions, Tenant, TimestampSource,
+        AuthId, Cloud, Credential, Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat,
+        Quota, Recheck, Redact, Settings, StartFrom, Subscriptions, Tenant, TimestampSource, Tls, Webhook,
     },
 };

@@ -3,8 +3,10 @@
 
 mod health; // who is well, and why not
 mod serve; // the port and its paths
+mod webhook; // notifications, from the world outside
 
 pub use self::{
     health::Health,
     serve::{HttpError, Serving, serve},
+    webhook::{Take, Taken, WebhookError, receive},
 };

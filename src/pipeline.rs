@@ -5,6 +5,7 @@
 mod desk; // what the lister asks the writer
 mod fetch; // the bounded pool
 mod list; // a tenant's contents into the listings topic
+mod notice; // what the webhook was told, into the same topic
 mod shift; // member, producer and writer, from start to end
 mod supervise; // one shift after the other, until told to stop
 mod writer; // the one thread that publishes

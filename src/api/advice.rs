@@ -17,13 +17,16 @@ fn on_service(code: &str) -> Option<&'static str> {
         "AF20001" | "AF20002" | "AF20053" | "AF20054" => {
             "a fault of this program: please report it with the whole line"
         }
-        "AF20003" | "AF20021" => "the webhook of this subscription is bad; restart the subscription without one",
+        "AF20003" => "the webhook's expiration lies in the past: give a later one with --expires, or none",
+        "AF20021" => {
+            "the service could not validate the webhook: it must be https with a certificate that Microsoft trusts, reachable from outside, and answer 200 within seconds. What ran before goes on, perhaps without a webhook: see `subscriptions list`"
+        }
         "AF20010" | "AF20011" | "AF20013" => {
             "check the tenant's id and that the client id is registered in that tenant"
         }
         "AF20012" => "assign a licence with Exchange Online to someone in the tenant",
         "AF20020" => "remove the content type from the settings",
-        "AF20022" => "set `subscriptions: manage`, or start the subscription by the API (POST …/subscriptions/start)",
+        "AF20022" => "set `subscriptions: manage`, or run `o365feed subscriptions start`",
         "AF20023" => {
             "an administrator disabled the subscription or auditing is off: check the unified audit log, then start the subscription (once in 15 minutes at most)"
         }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{
     Method, Response,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderValue},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
 };
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, error::Elapsed, timeout};
@@ -58,10 +58,15 @@ impl Caller {
     ///
     /// A 401 is met with another token and the same request once more; each request sent takes its own permit.
     pub async fn call(&self, operation: Operation, url: &Url) -> Result<Response, ApiError> {
+        self.call_with(operation, url, Bytes::new()).await
+    }
+
+    /// [`Self::call`] with a body of JSON, unless it is empty.
+    pub async fn call_with(&self, operation: Operation, url: &Url, body: Bytes) -> Result<Response, ApiError> {
         let mut is_first = true;
         loop {
             let (token, permit) = self.ready(operation).await?;
-            let response = self.send(operation, url, &token, &permit).await;
+            let response = self.send((operation, url, &body), &token, &permit).await;
             match response {
                 Err(ApiError::Denied(answer)) if answer.status == 401 && is_first => {
                     self.auth.refused(&token);
@@ -102,12 +107,11 @@ impl Caller {
 
     async fn send(
         &self,
-        operation: Operation,
-        url: &Url,
+        (operation, url, body): (Operation, &Url, &Bytes),
         token: &Token,
         permit: &Permit,
     ) -> Result<Response, ApiError> {
-        let request = self.request(operation, url, token);
+        let request = self.request(operation, url, body, token);
         let sent_at = Instant::now();
         let sent = timeout(self.timeouts.first_byte, self.http.execute(request)).await;
         let status = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok()).map(|answer| answer.status().as_u16());
@@ -129,7 +133,7 @@ impl Caller {
         Err(self.pause_if_throttled(error, permit))
     }
 
-    fn request(&self, operation: Operation, url: &Url, token: &Token) -> reqwest::Request {
+    fn request(&self, operation: Operation, url: &Url, body: &Bytes, token: &Token) -> reqwest::Request {
         let method = match operation {
             Operation::Start | Operation::Stop | Operation::Token => Method::POST,
             Operation::List | Operation::Notifications | Operation::Blob | Operation::Subscriptions => Method::GET,
@@ -141,7 +145,10 @@ impl Caller {
         bearer.set_sensitive(true);
         headers.insert(AUTHORIZATION, bearer);
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if matches!(operation, Operation::Start | Operation::Stop) {
+        if !body.is_empty() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+            *request.body_mut() = Some(body.clone().into());
+        } else if matches!(operation, Operation::Start | Operation::Stop) {
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         request

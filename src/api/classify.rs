@@ -70,9 +70,9 @@ fn of_code(answer: Box<Answer>) -> ApiError {
         ("AF20051", _) => ApiError::Expired(answer),
         ("AF20052", _) => ApiError::InvalidId(answer),
         ("AF10001", _) => ApiError::Denied(answer),
+        ("AF20003" | "AF20021", _) => ApiError::WebhookRefused(answer),
         (
-            "AF20001" | "AF20002" | "AF20003" | "AF20010" | "AF20011" | "AF20012" | "AF20013" | "AF20020" | "AF20021"
-            | "AF20053" | "AF20054",
+            "AF20001" | "AF20002" | "AF20010" | "AF20011" | "AF20012" | "AF20013" | "AF20020" | "AF20053" | "AF20054",
             _,
         ) => ApiError::Misconfigured(answer),
         _ => ApiError::Unknown(answer),

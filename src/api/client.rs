@@ -5,8 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
+use tracing::warn;
 use url::{Host, Url};
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     meter::Meter,
     origin::Origin,
     pages::Pages,
+    webhook::{NewWebhook, Webhook},
     wire::{self, Notification, Subscription},
 };
 use crate::{
@@ -87,7 +89,7 @@ impl Ways {
         })
     }
 
-    fn to(&self, url: &Url) -> reqwest::Client {
+    pub(super) fn to(&self, url: &Url) -> reqwest::Client {
         if is_local(url) { self.local.clone() } else { self.out.clone() }
     }
 }
@@ -210,6 +212,41 @@ impl TenantApi {
         Ok(wire::started(&body, kind))
     }
 
+    /// Starts a subscription with a webhook, or gives a running one another. The service calls the address while it answers.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`ApiError::WebhookRefused`] when the address did not answer as a webhook does, or expires too
+    /// soon: a subscription that ran then runs on without a webhook, and no other is made.
+    ///
+    /// Source: Activity API reference, "Start a subscription" and "Webhook validation" (docs/api/contract.md 3.1 and 3.2).
+    pub async fn start_with(&self, kind: ContentType, webhook: &NewWebhook) -> Result<Subscription, ApiError> {
+        let (operation, url) = (Operation::Start, self.origin.start(kind));
+        let response = self.caller.call_with(operation, &url, webhook.body()).await?;
+        let body = self.read(operation, response).await?;
+        Ok(wire::started(&body, kind))
+    }
+
+    /// [`Self::start`] for a subscription that had this webhook: a start without one would take it away, so it is named
+    /// again. Without it when it is over by `now`, or refused.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_again(
+        &self,
+        kind: ContentType,
+        webhook: Option<&Webhook>,
+        now: Timestamp,
+    ) -> Result<Subscription, ApiError> {
+        let Some(webhook) = webhook.and_then(|webhook| webhook.again(now)) else { return self.start(kind).await };
+        match self.start_with(kind, &webhook).await {
+            Err(refusal @ ApiError::WebhookRefused(_)) => {
+                warn!(tenant = %self.id, content_type = kind.as_str(), "could not {refusal}; starting without the webhook");
+                self.start(kind).await
+            }
+            other => other,
+        }
+    }
+
     /// Stops a subscription. What becomes available until it is started again is lost for good.
     ///
     /// # Errors
@@ -249,9 +286,13 @@ impl TenantApi {
     }
 
     async fn body(&self, operation: Operation, url: &Url) -> Result<bytes::Bytes, ApiError> {
+        let response = self.caller.call(operation, url).await?;
+        self.read(operation, response).await
+    }
+
+    async fn read(&self, operation: Operation, response: reqwest::Response) -> Result<bytes::Bytes, ApiError> {
         /// Far more than five subscriptions take.
         const MAX: usize = 1 << 20;
-        let response = self.caller.call(operation, url).await?;
         call::whole_body(operation, response, self.caller.timeouts.idle, MAX)
             .await
             .inspect_err(|error| self.caller.meter.error(error))

@@ -158,6 +158,9 @@ pub enum ApiError {
     /// 401 for a fresh token too, or 403: a permission is missing.
     #[error("{0}")]
     Denied(Box<Answer>),
+    /// AF20021, AF20003: the webhook is not one, or its expiration is past.
+    #[error("{0}")]
+    WebhookRefused(Box<Answer>),
     /// The service cannot serve these settings.
     #[error("{0}")]
     Misconfigured(Box<Answer>),
@@ -199,6 +202,7 @@ impl ApiError {
             Self::Secret { .. }
             | Self::TokenRefused(_)
             | Self::Denied(_)
+            | Self::WebhookRefused(_)
             | Self::Misconfigured(_)
             | Self::AuditOff(_) => Fate::Operator,
             // Blobs are not parsed in this room, so what is unreadable here is a page or a subscription:
@@ -231,6 +235,7 @@ impl ApiError {
             | Self::PageExpired(answer)
             | Self::Expired(answer)
             | Self::InvalidId(answer)
+            | Self::WebhookRefused(answer)
             | Self::Misconfigured(answer)
             | Self::Unknown(answer) => answer.code.as_deref().unwrap_or("other"),
         }
@@ -255,6 +260,7 @@ impl ApiError {
             | Self::Expired(answer)
             | Self::InvalidId(answer)
             | Self::Denied(answer)
+            | Self::WebhookRefused(answer)
             | Self::Misconfigured(answer)
             | Self::AuditOff(answer)
             | Self::Unknown(answer) => Some(answer),

@@ -72,7 +72,7 @@ impl Origin {
     /// collector for two weeks.
     pub fn content(&self, content: &Listed) -> Url {
         let theirs = Url::parse(&content.content_uri).ok();
-        let url = theirs.filter(|url| self.may_have_the_token(url) && leads_to(url, &content.content_id));
+        let url = theirs.filter(|_| self.is_link_to(&content.content_uri, &content.content_id));
         self.with_publisher(url.unwrap_or_else(|| self.rebuilt(&content.content_id)))
     }
 
@@ -83,6 +83,11 @@ impl Origin {
         let (_, id) = url.path().split_once("/activity/feed/audit/")?;
         let id = id.replace("%24", "$");
         (!id.is_empty() && !id.contains(['/', '%'])).then_some(id)
+    }
+
+    /// Whether the link leads to our API, and there to this content.
+    pub fn is_link_to(&self, link: &str, content_id: &str) -> bool {
+        Url::parse(link).is_ok_and(|url| self.may_have_the_token(&url) && leads_to(&url, content_id))
     }
 
     fn rebuilt(&self, content_id: &str) -> Url {

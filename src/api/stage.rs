@@ -23,7 +23,7 @@ use super::{
     meter::Meter,
 };
 use crate::{
-    config::{Cloud, Credential, Tenant},
+    config::{Cloud, Credential, Settings, Tenant},
     domain::{ContentType, Listed, Source, TenantId, Window},
 };
 
@@ -128,6 +128,12 @@ async fn note(request: Request) -> Asked {
         headers: parts.headers,
         body: to_bytes(body, 1 << 20).await.unwrap(),
     }
+}
+
+/// Settings with one tenant, whose API is at `root`.
+pub fn settings_of(root: &str, id: Uuid) -> Settings {
+    let credential = Credential::Secret(SecretString::from(SECRET));
+    Settings::with_defaults(vec![Tenant { id: TenantId(id), ..tenant(root, credential) }], "host")
 }
 
 fn tenant(root: &str, credential: Credential) -> Tenant {

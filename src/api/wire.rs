@@ -9,6 +9,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
+use super::webhook::Webhook;
 use crate::domain::{ContentType, Listed, Source};
 
 /// Longest text of an answer that is kept for a log.
@@ -184,15 +185,6 @@ pub struct Subscription {
     pub webhook: Option<Webhook>,
 }
 
-/// Where a subscription's notifications go. This connector sets none; another program may have.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Webhook {
-    #[serde(default)]
-    pub status: Option<String>,
-    #[serde(default)]
-    pub address: Option<String>,
-}
-
 impl Subscription {
     /// The type, if it is one of the five.
     pub fn kind(&self) -> Option<ContentType> {
@@ -238,6 +230,23 @@ pub fn started(body: &[u8], kind: ContentType) -> Subscription {
     )
 }
 
+/// The items of a notification.
+pub fn raw_items(body: &[u8]) -> Result<Vec<&RawValue>, String> {
+    parse(body)
+}
+
+/// Whose content an item of a notification says it is: tenant and content type, as texts.
+pub fn item_owner(raw: &RawValue) -> Result<(String, String), String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Owner {
+        tenant_id: String,
+        content_type: String,
+    }
+    let owner: Owner = parse(raw.get().as_bytes())?;
+    Ok((owner.tenant_id, owner.content_type))
+}
+
 /// One page of a listing: what it names, in the order of arrival.
 pub fn page(body: &[u8], source: Source) -> Result<Vec<Listed>, String> {
     items(body, |raw| listed(raw, source))
@@ -278,11 +287,11 @@ pub fn notifications(body: &[u8], source: Source) -> Result<Vec<Notification>, S
 }
 
 fn items<T>(body: &[u8], read: impl Fn(&RawValue) -> Result<T, String>) -> Result<Vec<T>, String> {
-    let items: Vec<&RawValue> = parse(body)?;
-    items.into_iter().enumerate().map(|(at, raw)| read(raw).map_err(|e| format!("item {at}: {e}"))).collect()
+    raw_items(body)?.into_iter().enumerate().map(|(at, raw)| read(raw).map_err(|e| format!("item {at}: {e}"))).collect()
 }
 
-fn listed(raw: &RawValue, source: Source) -> Result<Listed, String> {
+/// One item of a page, or of a notification, as what `source` was asked for.
+pub fn listed(raw: &RawValue, source: Source) -> Result<Listed, String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Item {
@@ -311,7 +320,7 @@ fn listed(raw: &RawValue, source: Source) -> Result<Listed, String> {
 }
 
 /// A time with or without zone (then UTC), with a fraction of any length.
-fn time(text: &str) -> Option<Timestamp> {
+pub fn time(text: &str) -> Option<Timestamp> {
     let text = short_fraction(text.trim());
     let local = || text.parse::<civil::DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     text.parse().ok().or_else(local)

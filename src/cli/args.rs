@@ -49,9 +49,9 @@ pub(super) struct TypeArgs {
 }
 
 impl TypeArgs {
-    /// Whether content types were named.
-    pub(super) fn are_given(&self) -> bool {
-        !self.types.is_empty()
+    /// What was asked for; nothing when that was left open.
+    pub(super) fn asked(&self) -> Option<&[ContentType]> {
+        (!self.types.is_empty()).then_some(&self.types)
     }
 
     /// What was asked for, else what the settings say of the tenant.

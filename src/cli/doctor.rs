@@ -112,6 +112,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         api: api.tenant(tenant.id).expect("the api was made of the same settings"),
         kinds: args.types.of(tenant),
         manages: settings.subscriptions == Subscriptions::Manage,
+        webhook: settings.webhook.public_url.as_ref(),
         fix: args.fix,
         budget,
         metrics: &metrics,
@@ -141,6 +142,8 @@ struct Patient<'a> {
     api: Arc<TenantApi>,
     kinds: Vec<ContentType>,
     manages: bool,
+    /// Where we receive notifications, if we do.
+    webhook: Option<&'a url::Url>,
     fix: bool,
     /// Of the settings: this command itself takes less.
     budget: u32,
@@ -213,7 +216,7 @@ impl Patient<'_> {
             return Err("no content type is left that the token allows".to_owned());
         }
         let seen = subscriptions::look(&self.api, &allowed, self.fix).await;
-        let judged = subscriptions::judge(&seen, &allowed, self.manages);
+        let judged = subscriptions::judge(&seen, &allowed, self.manages, self.webhook);
         chart.probes.extend(judged.probes);
         chart.started = judged.started;
         if let Some(error) = &judged.throttled {

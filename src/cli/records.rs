@@ -58,7 +58,7 @@ impl RecordArgs {
     pub(super) fn topics(&self, settings: &Settings) -> Result<Topics, Failure> {
         let kafka = &settings.kafka;
         let has = |hole: &str| kafka.topic_template.contains(hole);
-        if self.types.are_given() && !has("{content_type}") {
+        if self.types.asked().is_some() && !has("{content_type}") {
             let template = &kafka.topic_template;
             return Err(usage(format!(
                 "kafka.topic_template `{template}` puts all content types into one topic, so --type cannot tell them apart; use --where"

@@ -30,7 +30,7 @@ pub async fn run(settings: Settings) -> Result<(), Failure> {
 /// The exit code that each ending has.
 pub fn failure(ended: PipelineError) -> Failure {
     let exit = match ended {
-        PipelineError::Api(_) => Exit::Usage,
+        PipelineError::Api(_) | PipelineError::Webhook(_) => Exit::Usage,
         PipelineError::Microsoft(_) => Exit::Microsoft,
         PipelineError::Topics(_) | PipelineError::Ledger(_) | PipelineError::Kafka(_) => Exit::Kafka,
         PipelineError::SlotTaken(_) => Exit::SlotTaken,

@@ -10,6 +10,7 @@ use super::{
         Settings, Subscriptions, Tenant, TimestampSource,
     },
     units::{show_size, show_span},
+    webhook,
 };
 use crate::{
     domain::{ContentType, Filter, PlanSettings, Route, TenantId},
@@ -43,6 +44,7 @@ pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &st
         },
         kafka,
         http: Http { listen: reader.value("http.listen").address() },
+        webhook: webhook::webhook(reader),
         log: Log {
             format: match reader.value("log.format").text().as_str() {
                 "json" => LogFormat::Json,

@@ -46,6 +46,10 @@ pub(super) const GROUPS: &[(&str, &str)] = &[
     ("kafka", "Where records go, and where all state is kept."),
     ("kafka.headers", "The headers that a record carries."),
     ("http", "Health and metrics: /livez, /readyz, /metrics."),
+    (
+        "webhook",
+        "A receiver for the notifications of the service: faster news. Polling goes on beside it and needs none.",
+    ),
     ("log", "Log lines, on standard error."),
 ];
 
@@ -124,6 +128,14 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka.timestamp", Choice(&["published", "created"]), Default("published"), "created: the record's CreationTime; the topic's retention then counts from the event."),
     key("kafka.properties", Properties, Follows("none", "security.protocol: SASL_SSL"), "Any other librdkafka property, for example security.protocol or sasl.mechanism."),
     key("http.listen", Address, Default("127.0.0.1:9365"), "Where it is served; 0.0.0.0:9365 in a container."),
+    key("webhook.enabled", Flag, Default("false"), "Receive notifications while `run` runs."),
+    key("webhook.listen", Address, Default("127.0.0.1:9443"), "Where they come in; 0.0.0.0:9443 in a container."),
+    key("webhook.public_url", Receiver, Follows("none", "https://feed.example.com/webhook"), "The address under which the service reaches it; what `subscriptions start --webhook` registers."),
+    key("webhook.auth_id_file", File, Follows("none", "/run/secrets/o365feed/webhook-auth-id"), "File that holds the secret by which the service shows who it is (Webhook-AuthID). Needed when enabled, at least 16 characters."),
+    key("webhook.auth_id_env", Variable, Follows("none", "WEBHOOK_AUTH_ID"), "Or: the environment variable that holds it."),
+    key("webhook.certificate_file", File, Follows("none", "/run/secrets/o365feed/tls.crt"), "Certificate and chain (PEM), read again when it changes. Without: plain http, for an ingress that ends TLS."),
+    key("webhook.key_file", File, Follows("none", "/run/secrets/o365feed/tls.key"), "Its private key (PEM, PKCS #8)."),
+    key("webhook.missed_after", Span(s(1), s(DAY)), Default("1h"), "A content that polling found counts as missed when no notification named it within this."),
     key("log.format", Choice(&["text", "json"]), Default("text"), "text for people, json for machines."),
     key("log.level", Filter, Default("info"), "error, warn, info, debug or trace; by module: o365feed::api=debug,info."),
 ];

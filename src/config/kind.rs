@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use jiff::Timestamp;
-use url::Url;
+use url::{Host, Url};
 use uuid::Uuid;
 
 use super::{settings::StartFrom, units};
@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Guid,
     /// An https (or, where allowed, http) address without path, query or credentials.
     Origin,
+    /// Where notifications are sent: https (or, to this machine, http), a path allowed.
+    Receiver,
     File,
     /// The name of an environment variable.
     Variable,
@@ -90,6 +92,9 @@ impl Kind {
             Self::Text => "plain text".to_owned(),
             Self::Guid => "a GUID such as `7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001`".to_owned(),
             Self::Origin => "an address such as `https://manage.office.com`, without path or credentials".to_owned(),
+            Self::Receiver => {
+                "an https address such as `https://feed.example.com/webhook`, without credentials".to_owned()
+            }
             Self::File => "the path of a file".to_owned(),
             Self::Variable => "the name of an environment variable (upper case, digits, `_`)".to_owned(),
             Self::Address => "an address with a port such as `127.0.0.1:9365`".to_owned(),
@@ -124,6 +129,7 @@ impl Kind {
             Self::Text | Self::File => kept(!text.is_empty() && !text.contains(char::is_control)),
             Self::Guid => (text.len() == 36).then(|| Uuid::try_parse(text).ok().map(Value::Guid))?,
             Self::Origin => origin(text).map(Value::Origin),
+            Self::Receiver => receiver(text).map(Value::Origin),
             Self::Variable => kept(is_variable(text)),
             Self::Address => text.parse().ok().map(Value::Address),
             Self::Brokers => kept(is_broker(text)),
@@ -152,7 +158,7 @@ impl Kind {
         match self {
             Self::Text | Self::File | Self::Variable | Self::Properties | Self::Later => false,
             Self::Guid => text.len() <= 36 && text.chars().all(plain),
-            Self::Origin | Self::Brokers => !text.contains('@'),
+            Self::Origin | Self::Receiver | Self::Brokers => !text.contains('@'),
             _ => text.len() <= 100,
         }
     }
@@ -221,6 +227,24 @@ fn origin(text: &str) -> Option<Url> {
     (matches!(url.scheme(), "https" | "http") && url.host().is_some() && bare && open).then_some(url)
 }
 
+/// An address that the service takes for a webhook; plain http only to this machine, to try it out.
+pub(crate) fn receiver(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let open = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+    let safe = url.scheme() == "https" || (url.scheme() == "http" && is_loopback(&url));
+    (safe && open && url.has_host()).then_some(url)
+}
+
+/// Whether the address is this very machine's.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
 fn is_variable(text: &str) -> bool {
     !text.starts_with(|c: char| c.is_ascii_digit())
         && !text.is_empty()
@@ -257,7 +281,7 @@ mod tests {
 
     #[test]
     fn good_values_are_read_and_bad_ones_refused() {
-        let cases: [(Kind, &[&str], &[&str]); 9] = [
+        let cases: [(Kind, &[&str], &[&str]); 10] = [
             (
                 Kind::Guid,
                 &["7F3C1F6E-5a0b-4d5e-9c7a-0c0a17e50001"],
@@ -267,6 +291,11 @@ mod tests {
                 Kind::Origin,
                 &["https://manage.office.com", "https://login.microsoftonline.com/", "http://127.0.0.1:8365"],
                 &["manage.office.com", "ftp://x", "https://a/b", "https://u:p@a", "https://a?b", "https://"],
+            ),
+            (
+                Kind::Receiver,
+                &["https://feed.example.com/webhook", "https://a:8443/x?y=1", "http://127.0.0.1:9443/"],
+                &["", "http://feed.example.com/", "feed.example.com", "https://u:p@a/", "https://a/#x", "ftp://a/"],
             ),
             (Kind::Variable, &["SECRET_1", "_X"], &["", "1X", "abc~8Q", "Secret"]),
             (

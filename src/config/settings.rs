@@ -29,6 +29,7 @@ pub struct Settings {
     pub redact: Redact,
     pub kafka: Kafka,
     pub http: Http,
+    pub webhook: Webhook,
     pub log: Log,
 }
 
@@ -245,6 +246,37 @@ pub enum TimestampSource {
 #[derive(Clone, Debug)]
 pub struct Http {
     pub listen: SocketAddr,
+}
+
+/// Where notifications come in, and under which name the service knows that place.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Whether `run` receives them.
+    pub enabled: bool,
+    pub listen: SocketAddr,
+    pub public_url: Option<Url>,
+    /// There when `enabled`.
+    pub auth_id: Option<AuthId>,
+    /// None: plain http.
+    pub tls: Option<Tls>,
+    /// After which a content that polling found and no notification named counts as missed.
+    pub missed_after: Duration,
+}
+
+/// The secret that the service sends with everything, so that we know it.
+#[derive(Clone, Debug)]
+pub enum AuthId {
+    /// Read when it is needed.
+    File(PathBuf),
+    /// Taken from an environment variable at start.
+    Text(SecretString),
+}
+
+/// PEM files; read again when they change.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub certificate_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use secrecy::SecretString;
-use url::{Host, Url};
+use url::Url;
 
 use super::{
-    kind::Value,
+    kind::{Value, is_loopback},
     reader::Reader,
     settings::{Cloud, Credential, Tenant},
 };
@@ -107,15 +107,6 @@ fn origin(reader: &mut Reader, path: &str, preset: &str, allow_http: bool) -> Ur
         );
     }
     url
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 fn credential(reader: &mut Reader, group: &str) -> Option<Credential> {

@@ -10,13 +10,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
+    notice::Receiving,
     shift::{self, Common},
     writer::{Committing, WriterError},
 };
 use crate::{
     api::{Api, ApiError, ApiSetupError, TokenState},
     config::{Delivery, Settings},
-    http::Health,
+    http::{Health, WebhookError},
     kafka::{ListingsWriter, RestoreError, TopicError, ensure},
     telemetry::Metrics,
 };
@@ -33,6 +34,8 @@ pub enum PipelineError {
     Topics(TopicError),
     #[error(transparent)]
     Ledger(RestoreError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error("{0}")]
     Kafka(String),
     #[error("{0}")]
@@ -76,6 +79,9 @@ pub async fn run(
     }
     health.ok("kafka");
     let listings = ListingsWriter::new(&settings.kafka).map_err(|fault| PipelineError::Kafka(fault.to_string()))?;
+    let listings = Arc::new(listings);
+    let receiving =
+        Receiving::begin(&settings, api.clone(), Arc::clone(&listings), metrics.clone(), stop.child_token()).await?;
     let committing = Committing::default();
     watch(committing.clone(), settings.kafka.transaction_timeout);
     let refusals = Refusals::new(&settings, api.clone());
@@ -85,11 +91,13 @@ pub async fn run(
         metrics,
         health,
         api,
-        listings: Arc::new(listings),
+        listings,
         on_refused: Arc::new(move |error| refusals.tell(error)),
         committing,
     };
-    shifts(common, &refused, &stop).await
+    let ended = shifts(common, &refused, &stop).await;
+    receiving.end().await;
+    ended
 }
 
 async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> Result<(), PipelineError> {

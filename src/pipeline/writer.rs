@@ -9,6 +9,7 @@ mod progress; // how far sources are listed
 mod publish; // records, ledger entries and gaps into the open transaction
 mod tally; // what the open transaction will have done, for the metrics
 mod transaction; // open, commit, abort
+mod unannounced; // what the webhook owes
 mod upkeep; // gauges, forgetting, moving, pausing
 
 use std::{

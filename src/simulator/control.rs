@@ -42,6 +42,12 @@ impl Control {
         self.0.faults.faults()
     }
 
+    /// Disables the subscription to `kind` in every tenant, as an administrator does. A start enables it again.
+    pub fn disable(&self, kind: ContentType) {
+        let now = self.0.clock.now();
+        self.0.tenants.iter().for_each(|tenant| tenant.source(kind).disable(now));
+    }
+
     /// Moves the simulated clock, real or virtual.
     pub fn advance(&self, span: SignedDuration) {
         self.0.clock.advance(span);

@@ -232,9 +232,11 @@ fn disabled() -> Answer {
 fn subscriptions(tenant: &SimTenant, now: Timestamp) -> Answer {
     let known = tenant.sources.iter().filter_map(|source| {
         let (subscription, hook) = (source.subscription(), source.hook());
-        let status = if subscription.disabled.is_some() { "disabled" } else { "enabled" };
-        let is_listed = subscription.is_enabled() || subscription.disabled.is_some();
-        is_listed.then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": hook.told(now)}))
+        let age = subscription.last_start_ns.map(|started| now.duration_since(at_ns(started)).unsigned_abs());
+        let is_listed = age.is_none_or(|age| tenant.scenario.listed_after <= age);
+        let status = if subscription.is_disabled() { "disabled" } else { "enabled" };
+        ((subscription.is_enabled() || subscription.is_disabled()) && is_listed)
+            .then(|| json!({"contentType": subscription.spelled, "status": status, "webhook": hook.told(now)}))
     });
     Answer::json(200, &known.collect::<Value>())
 }

@@ -74,6 +74,8 @@ pub struct TenantScenario {
     pub stop_status: u16,
     /// A start so soon after a stop says that it went well and leaves the subscription broken for ever. Zero: never.
     pub broken_by_restart_within: Duration,
+    /// How long after its start a subscription is not in the list yet.
+    pub listed_after: Duration,
     pub token_lifetime: Duration,
     /// Waited before every answer of the API.
     pub latency: Duration,
@@ -95,6 +97,7 @@ impl Default for TenantScenario {
             windows: WideWindow::Refused { exactly_a_day: false },
             stop_status: 200,
             broken_by_restart_within: Duration::ZERO,
+            listed_after: Duration::ZERO,
             token_lifetime: Duration::from_secs(3_599),
             latency: Duration::ZERO,
         }

@@ -79,6 +79,10 @@ impl Subscription {
         self.is_broken
     }
 
+    pub(super) fn is_disabled(&self) -> bool {
+        self.disabled.is_some()
+    }
+
     /// Whether it was ever started.
     pub(super) fn is_known(&self) -> bool {
         !self.spans.is_empty()
@@ -137,6 +141,12 @@ impl SimSource {
         subscription.spans.push(span);
         subscription.last_start_ns = Some(now_ns);
         subscription.spelled = spelled.to_owned();
+    }
+
+    /// Disables it, as an administrator does: what arrives from now on is lost until it is started again.
+    pub(super) fn disable(&self, now: Timestamp) {
+        self.stop(now);
+        self.subscription().disabled = Some(Disabled::UntilStarted);
     }
 
     /// Stops it: what arrives from now on is lost to the subscriber.

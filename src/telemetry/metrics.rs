@@ -45,6 +45,11 @@ pub struct Metrics {
     pub quota_used_ratio: GaugeVec,
     pub pace_ratio: GaugeVec,
     pub token_expires_in_seconds: GaugeVec,
+    // webhook; label outcome, see WEBHOOK_OUTCOMES and NOTIFICATION_OUTCOMES
+    pub webhook_requests_total: IntCounterVec,
+    pub webhook_notifications_total: IntCounterVec,
+    /// labels tenant, content_type
+    pub webhook_missed_total: IntCounterVec,
     // kafka
     /// label outcome: committed | aborted | unknown
     pub transactions_total: IntCounterVec,
@@ -73,6 +78,12 @@ impl Metrics {
     pub const CONTENT_OUTCOMES: [&str; 3] = ["published", "moved", "gap"];
     /// What `outcome` of `transactions_total` may be.
     pub const TRANSACTION_OUTCOMES: [&str; 3] = ["committed", "aborted", "unknown"];
+
+    /// What `outcome` of `webhook_requests_total` may be.
+    pub const WEBHOOK_OUTCOMES: [&str; 8] =
+        ["validated", "taken", "not_now", "unauthorised", "unreadable", "too_large", "too_slow", "not_a_post"];
+    /// What `outcome` of `webhook_notifications_total` may be.
+    pub const NOTIFICATION_OUTCOMES: [&str; 5] = ["taken", "not_now", "foreign", "elsewhere", "unreadable"];
 
     /// A registry of its own with every metric in it, the process metrics (`process_…`, on Linux) and
     /// `o365feed_build_info{version}`. Counters without a tenant start at 0; for the others see [`Self::init_source`].
@@ -178,6 +189,21 @@ impl Metrics {
                 "Time left of the access token in use, in seconds.",
                 &["tenant"],
             ),
+            webhook_requests_total: r.counters(
+                "webhook_requests_total",
+                "Requests to the receiver of notifications, by outcome.",
+                &["outcome"],
+            ),
+            webhook_notifications_total: r.counters(
+                "webhook_notifications_total",
+                "Contents that notifications named, by outcome; foreign ones are of no source of the settings.",
+                &["outcome"],
+            ),
+            webhook_missed_total: r.counters(
+                "webhook_missed_total",
+                "Contents that polling found and no notification named within webhook.missed_after.",
+                SOURCE,
+            ),
             transactions_total: r.counters(
                 "transactions_total",
                 "Kafka transactions ended, by outcome: committed, aborted or unknown.",
@@ -208,6 +234,12 @@ impl Metrics {
         for outcome in Self::TRANSACTION_OUTCOMES {
             metrics.transactions_total.with_label_values(&[outcome]);
         }
+        for outcome in Self::WEBHOOK_OUTCOMES {
+            metrics.webhook_requests_total.with_label_values(&[outcome]);
+        }
+        for outcome in Self::NOTIFICATION_OUTCOMES {
+            metrics.webhook_notifications_total.with_label_values(&[outcome]);
+        }
         metrics
     }
 
@@ -229,6 +261,7 @@ impl Metrics {
             &self.records_duplicate_total,
             &self.records_filtered_total,
             &self.records_without_id_total,
+            &self.webhook_missed_total,
         ] {
             counters.with_label_values(&source);
         }
@@ -265,6 +298,7 @@ impl Metrics {
             &self.records_duplicate_total,
             &self.records_filtered_total,
             &self.records_without_id_total,
+            &self.webhook_missed_total,
             &self.gaps_total,
             &self.api_requests_total,
             &self.api_errors_total,

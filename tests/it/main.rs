@@ -18,7 +18,9 @@ mod refusal; // what cannot go well is refused at the start
 mod replay; // everything once more, on purpose
 mod report; // sums of what was offered, from the topics and from the API
 mod service; // what the service does to its callers, and must not see of them
+mod subscriptions; // shown, started and stopped by the operator
 mod tail; // what is committed, as it comes
+mod webhook; // what the service tells by itself
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do

@@ -1,8 +1,11 @@
 //! Probes 8 to 14: what the list of subscriptions and, with --fix, their starts say.
 
+use jiff::Timestamp;
+use url::Url;
+
 use super::report::{Probe, Verdict, told};
 use crate::{
-    api::{ApiError, Subscription, TenantApi},
+    api::{ApiError, Subscription, TenantApi, Webhook},
     domain::ContentType,
 };
 
@@ -21,7 +24,8 @@ pub(super) async fn look(api: &TenantApi, kinds: &[ContentType], fix: bool) -> S
         && fix
     {
         for kind in kinds.iter().filter(|kind| !runs(subscriptions, **kind)) {
-            starts.push((*kind, api.start(*kind).await.map(drop)));
+            let webhook = of(subscriptions, *kind).and_then(|subscription| subscription.webhook.as_ref());
+            starts.push((*kind, api.start_again(*kind, webhook, Timestamp::now()).await.map(drop)));
         }
     }
     Seen { listed, starts }
@@ -45,8 +49,8 @@ pub(super) struct Judged {
     pub(super) throttled: Option<ApiError>,
 }
 
-/// `manages`: whether `o365feed run` starts what does not run.
-pub(super) fn judge(seen: &Seen, kinds: &[ContentType], manages: bool) -> Judged {
+/// `manages`: whether `o365feed run` starts what does not run. `ours`: where we receive notifications, if we do.
+pub(super) fn judge(seen: &Seen, kinds: &[ContentType], manages: bool, ours: Option<&Url>) -> Judged {
     let mut judged = Judged { probes: Vec::new(), running: Vec::new(), started: Vec::new(), throttled: None };
     let subscriptions = match &seen.listed {
         Ok(subscriptions) => subscriptions,
@@ -67,8 +71,8 @@ pub(super) fn judge(seen: &Seen, kinds: &[ContentType], manages: bool) -> Judged
         states(seen, subscriptions, kinds, manages),
         already_on(seen),
         too_often(seen),
-        foreign_webhook(subscriptions),
-        webhook_state(subscriptions),
+        foreign_webhook(subscriptions, ours),
+        webhook_state(subscriptions, ours),
     ];
     judged
 }
@@ -181,12 +185,18 @@ fn too_often(seen: &Seen) -> Probe {
     })
 }
 
-/// This connector sets no webhook, so whose is there is somebody else's.
-fn foreign_webhook(subscriptions: &[Subscription]) -> Probe {
+fn is_ours(webhook: &Webhook, ours: Option<&Url>) -> bool {
+    ours.is_some_and(|ours| webhook.leads_to(ours))
+}
+
+fn foreign_webhook(subscriptions: &[Subscription], ours: Option<&Url>) -> Probe {
     subscriptions.iter().fold(Probe::of(13), |probe, subscription| {
         let kind = &subscription.content_type;
         let address = subscription.webhook.as_ref().and_then(|webhook| webhook.address.as_deref());
         match address.filter(|address| !address.is_empty()) {
+            Some(_) if subscription.webhook.as_ref().is_some_and(|webhook| is_ours(webhook, ours)) => {
+                probe.see(format!("{kind}: notifications come to us"))
+            }
             None => probe.see(format!("{kind}: no webhook")),
             Some(address) => probe.find(
                 Verdict::Warning,
@@ -203,9 +213,14 @@ fn host_of(address: &str) -> String {
     host.unwrap_or_else(|| "an address that cannot be read".to_owned())
 }
 
-fn webhook_state(subscriptions: &[Subscription]) -> Probe {
+fn webhook_state(subscriptions: &[Subscription], ours: Option<&Url>) -> Probe {
     let webhooks = subscriptions.iter().filter_map(|found| Some((&found.content_type, found.webhook.as_ref()?)));
     let probe = webhooks.fold(Probe::of(14), |probe, (kind, webhook)| match webhook.status.as_deref() {
+        Some(status) if !status.eq_ignore_ascii_case("enabled") && is_ours(webhook, ours) => probe.find(
+            Verdict::Warning,
+            format!("{kind}: our webhook is {status}"),
+            "nothing is lost, polling brings everything; `o365feed notifications` says why, `o365feed subscriptions start --webhook` registers it again",
+        ),
         Some(status) if !status.eq_ignore_ascii_case("enabled") => probe.find(
             Verdict::Note,
             format!("{kind}: the webhook is {status}"),
@@ -219,25 +234,29 @@ fn webhook_state(subscriptions: &[Subscription]) -> Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Webhook;
 
     #[test]
     fn a_webhook_is_told_by_its_host_alone() {
         let webhook = |status: &str| Webhook {
             status: Some(status.to_owned()),
             address: Some("https://siem.example.com/hook?key=s3cr3t".to_owned()),
+            ..Webhook::default()
         };
         let with = |status| {
             let kind = ContentType::Dlp;
             vec![Subscription { content_type: kind.to_string(), status: None, webhook: Some(webhook(status)) }]
         };
-        let probe = foreign_webhook(&with("enabled"));
+        let probe = foreign_webhook(&with("enabled"), None);
         assert_eq!(probe.verdict, Verdict::Warning);
         assert_eq!(probe.evidence, ["DLP.All: notifications go to siem.example.com"]);
-        assert_eq!(webhook_state(&with("enabled")).verdict, Verdict::Ok);
-        assert_eq!(["disabled", "expired"].map(|status| webhook_state(&with(status)).verdict), [Verdict::Note; 2]);
-        let none = Webhook { status: None, address: Some(String::new()) };
+        let state = |status, ours| webhook_state(&with(status), ours).verdict;
+        assert_eq!(state("enabled", None), Verdict::Ok);
+        assert_eq!(["disabled", "expired"].map(|status| state(status, None)), [Verdict::Note; 2]);
+        let ours = Url::parse("https://siem.example.com/hook?key=s3cr3t").unwrap();
+        assert_eq!(foreign_webhook(&with("enabled"), Some(&ours)).verdict, Verdict::Ok);
+        assert_eq!(["enabled", "disabled"].map(|status| state(status, Some(&ours))), [Verdict::Ok, Verdict::Warning]);
+        let none = Webhook { address: Some(String::new()), ..Webhook::default() };
         let none = vec![Subscription { webhook: Some(none), ..with("enabled").remove(0) }];
-        assert_eq!(foreign_webhook(&none).verdict, Verdict::Ok);
+        assert_eq!(foreign_webhook(&none, None).verdict, Verdict::Ok);
     }
 }

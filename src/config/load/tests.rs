@@ -295,6 +295,26 @@ fn a_named_file_must_be_there_and_nothing_at_all_says_how_to_begin() {
     assert!(nothing.contains("AZURE_TENANT_ID"), "{nothing}");
 }
 
+#[test]
+fn a_receiver_needs_a_secret_that_cannot_be_guessed_and_both_or_neither_of_the_tls_files() {
+    let with = |lines: &str, env: &[(&str, &str)]| from(&format!("{}{lines}", tenant("secret_file: /s")), env);
+    let told = |lines: &str, env: &[(&str, &str)]| with(lines, env).unwrap_err().to_string();
+    let off = with("", &[]).unwrap().webhook;
+    assert!(!off.enabled && off.auth_id.is_none() && off.public_url.is_none() && off.tls.is_none());
+    assert!(told("webhook: {enabled: true}\n", &[]).starts_with("f.yaml:6: webhook."));
+    let named = "webhook: {enabled: true, auth_id_env: HOOK}\n";
+    assert!(with(named, &[("HOOK", "0123456789abcdef")]).unwrap().webhook.auth_id.is_some());
+    for (bad, why) in [("", "not set"), ("s3cr3t", "shorter"), ("0123456789abcd\u{e9}f", "header")] {
+        let told = told(named, &[("HOOK", bad)]);
+        assert!(told.contains("`HOOK`") && told.contains(why), "{told}");
+        assert!(bad.is_empty() || !told.contains(bad), "{told}");
+    }
+    let two = "webhook: {enabled: true, auth_id_env: HOOK, auth_id_file: /x}\n";
+    assert!(told(two, &[("HOOK", "0123456789abcdef")]).contains("exactly one"));
+    assert!(told("webhook: {key_file: /k}\n", &[]).contains("belong together"));
+    assert!(told("webhook: {public_url: 'http://feed.example.com/'}\n", &[]).contains("https"));
+}
+
 proptest::proptest! {
     #[test]
     fn no_file_panics(text in "[a-z0-9:\\[\\]{}\\-&*!|> \n.'\"#~]{0,80}") {

@@ -153,6 +153,14 @@ pub(super) mod tests {
             redact: Redact::default(),
             kafka: client::tests::settings(),
             http: Http { listen: ([127, 0, 0, 1], 0).into() },
+            webhook: crate::config::Webhook {
+                enabled: false,
+                listen: ([127, 0, 0, 1], 0).into(),
+                public_url: None,
+                auth_id: None,
+                tls: None,
+                missed_after: second,
+            },
             log: Log { format: LogFormat::Text, level: "info".into() },
         }
     }

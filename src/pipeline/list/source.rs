@@ -216,7 +216,8 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         if runs || self.start_not_before.is_some_and(|not_before| Instant::now() < not_before) {
             return Ok(false);
         }
-        let (has_started, start_again) = match api.start(kind).await {
+        let theirs = found.iter().find(|known| known.kind() == Some(kind)).and_then(|known| known.webhook.as_ref());
+        let (has_started, start_again) = match api.start_again(kind, theirs, Timestamp::now()).await {
             Ok(_) | Err(ApiError::AlreadySo(_)) => (true, self.shared.rests.start_again),
             // Started by whoever had the tenant before us: it may be listed long before it may be started again.
             Err(ApiError::StartedTooOften { after, .. }) => (false, after),

@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    api::Api,
+    api::{Api, NewWebhook},
     config::{Cloud, Credential},
     domain::{Backoff, ContentKey, Source},
     pipeline::desk::{Progress, Wanted},
@@ -101,6 +101,41 @@ async fn a_subscription_that_ends_is_started_again() {
     assert_eq!(world.sim.counts().starts, 1);
 }
 
+/// What a start calls before it takes a webhook: anybody who answers 200.
+async fn a_receiver() -> (NewWebhook, tokio::task::AbortHandle) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let router = axum::Router::new().fallback(|| async {});
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    (NewWebhook { address, auth_id: Some(SecretString::from("s3cr3t")), expires: None }, serving.abort_handle())
+}
+
+#[tokio::test]
+async fn a_subscription_that_was_disabled_is_started_again_with_the_webhook_that_it_had() {
+    let world = World::start(a_tenant(), Faults::default()).await;
+    let (webhook, receiver) = a_receiver().await;
+    world.api.start_with(ContentType::SharePoint, &webhook).await.unwrap();
+    world.book.until(|notes| notes.appended.len() == 10).await;
+    let starts = world.sim.counts().starts;
+    world.sim.control().disable(ContentType::SharePoint);
+    eventually(|| world.sim.counts().starts == starts + 1).await;
+    let found = world.api.subscriptions().await.unwrap().remove(0);
+    assert!(found.is_enabled() && webhook.is(found.webhook.as_ref().unwrap()));
+
+    // Without a receiver the service refuses the webhook; the subscription is worth more.
+    receiver.abort();
+    let world = World::start(a_tenant(), Faults::default()).await;
+    let (webhook, receiver) = a_receiver().await;
+    world.api.start_with(ContentType::SharePoint, &webhook).await.unwrap();
+    receiver.abort();
+    eventually(|| std::net::TcpStream::connect(("127.0.0.1", webhook.address.port().unwrap())).is_err()).await;
+    world.sim.control().disable(ContentType::SharePoint);
+    eventually(|| world.sim.counts().requests.contains_key(&(Operation::Start, 400))).await;
+    world.book.until(|notes| notes.appended.len() == 10).await;
+    let found = world.api.subscriptions().await.unwrap().remove(0);
+    assert!(found.is_enabled() && found.webhook.is_none());
+}
+
 #[tokio::test]
 async fn a_subscription_that_is_not_ours_to_start_is_told_and_waited_for() {
     let sources = vec![(ContentType::SharePoint, SourceScenario { subscribed: false, ..a_source() })];
@@ -108,7 +143,7 @@ async fn a_subscription_that_is_not_ours_to_start_is_told_and_waited_for() {
     let leave = |settings: &mut Settings, _: &Book| settings.subscriptions = Subscriptions::Leave;
     let world = World::prepared(tenant, Faults::default(), leave).await;
     eventually(|| world.not_ready().contains("tenant contoso: Audit.SharePoint: ")).await;
-    assert!(world.not_ready().contains("subscriptions/start"), "{}", world.not_ready());
+    assert!(world.not_ready().contains("subscriptions start"), "{}", world.not_ready());
     assert_eq!(world.sim.counts().starts, 0);
     world.api.start(ContentType::SharePoint).await.unwrap();
     world.book.until(|notes| notes.appended.len() == 10).await;

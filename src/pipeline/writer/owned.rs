@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ticket, progress::SourceProgress};
+use super::{Ticket, progress::SourceProgress, unannounced::Unannounced};
 use crate::{
     config::Recheck,
     domain::{
@@ -40,6 +40,8 @@ pub struct Owned {
     so_far: HashMap<(Source, ContentKey), Found>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
+    /// Where notifications are received.
+    pub unannounced: Option<Unannounced>,
     stop: CancellationToken,
 }
 
@@ -83,6 +85,7 @@ impl Owned {
             so_far: HashMap::new(),
             newest: HashMap::new(),
             paused: false,
+            unannounced: None,
             stop: CancellationToken::new(),
         }
     }
@@ -91,8 +94,14 @@ impl Owned {
     pub fn read(&mut self, offset: i64, listing: Listing, recheck: Recheck) {
         let (source, key) = (listing.content.source, listing.content.key());
         self.unclaim(source, key);
+        let now = Timestamp::now();
         let ledger = self.ledgers.entry(source).or_default();
-        let want = match ledger.wanted(&key, listing.origin, recheck, Timestamp::now()) {
+        let want = ledger.wanted(&key, listing.origin, recheck, now);
+        if let Some(unannounced) = &mut self.unannounced {
+            let is_first = want == Want::New && !self.backlog.is_pending(&source, &key);
+            unannounced.read(&listing, is_first, now);
+        }
+        let want = match want {
             Want::No => return self.backlog.read_to(offset + 1),
             want => want,
         };

@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc, thread, time::Duration};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::{Notice, Partition, Request, Writer, WriterError, owned::Owned, progress::SourceProgress};
+use super::{
+    Notice, Partition, Request, Writer, WriterError, owned::Owned, progress::SourceProgress, unannounced::Unannounced,
+};
 use crate::{
     config::StartFrom,
     domain::{Ledger, Planner, Source},
@@ -112,6 +114,8 @@ impl Writer {
         owned.floors = beginnings.floors.clone();
         owned.progress =
             beginnings.listed.iter().map(|(source, at)| (*source, SourceProgress::starting(*at))).collect();
+        let webhook = &self.parts.settings.webhook;
+        owned.unannounced = webhook.enabled.then(|| Unannounced::new(now, webhook.missed_after));
         let before = self.partitions.insert(partition, Partition::Owned(Box::new(owned)));
         if let Some(Partition::Restoring { early, .. }) = before {
             early.into_iter().for_each(|(offset, listing)| self.read(partition, offset, listing));

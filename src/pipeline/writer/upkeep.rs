@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Partition, Writer, WriterError, owned::Unwritten, ownership::Beginnings};
 use crate::{
-    domain::{AttemptId, Day, Found, Listing, Mark, Outcome},
+    domain::{AttemptId, Day, Found, Listing, Mark, Outcome, Source},
     kafka::{EntryKind, Message, TransactionError, listing_parts},
 };
 
@@ -39,6 +39,7 @@ impl Writer {
         if is_due(&mut self.upkeep.seconds, Duration::from_secs(1)) {
             self.share = self.share_of_a_tenant();
             self.mind_the_backlog();
+            self.count_missed();
             self.show();
             if self.troubled.is_some_and(|told| QUIET < told.elapsed()) {
                 self.parts.health.ok("kafka");
@@ -68,6 +69,19 @@ impl Writer {
                 self.parts.member.resume(*partition);
                 owned.paused = false;
             }
+        }
+    }
+
+    /// What the webhook should have told, and did not.
+    fn count_missed(&mut self) {
+        let now = Timestamp::now();
+        let owed = self.partitions.values_mut().filter_map(|state| match state {
+            Partition::Owned(owned) => owned.unannounced.as_mut(),
+            Partition::Restoring { .. } => None,
+        });
+        let missed: Vec<Source> = owed.flat_map(|owed| owed.missed(now)).collect();
+        for source in missed {
+            self.parts.metrics.webhook_missed_total.with_label_values(&self.labels(source)).inc();
         }
     }
 

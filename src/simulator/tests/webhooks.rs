@@ -117,7 +117,7 @@ async fn s27_a_webhook_is_validated_before_it_is_registered_and_then_told_of_eve
 
     world.sim.control().advance(SignedDuration::from_secs(10));
     let listed = world.listed(0, 11).await;
-    until(async || receiver.ids().len() >= listed.len()).await;
+    until(async || world.sim.counts().announced.len() >= listed.len()).await;
     let ids: Vec<String> = listed.iter().map(|item| item["contentId"].as_str().unwrap().to_owned()).collect();
     assert_eq!(receiver.ids(), ids);
     let told = &receiver.came()[1];
@@ -251,4 +251,15 @@ async fn s23_a_stop_and_a_start_at_once_leave_the_subscription_broken_for_ever()
         assert_eq!(refusal(world.list(-3_600, 0).await).await.1, "AF20023");
         world.sim.control().advance(SignedDuration::from_secs(120));
     }
+}
+
+#[tokio::test]
+async fn s24_a_subscription_that_was_disabled_says_so_and_a_start_enables_it() {
+    let world = World::of_source(a_source()).await;
+    world.sim.control().disable(ContentType::SharePoint);
+    assert_eq!(read::<Value>(world.get("subscriptions/list").await).await[0]["status"], "disabled");
+    assert_eq!(refusal(world.list(-3_600, 0).await).await.1, "AF20023");
+    assert!(is_ok(&start(&world, &serde_json::json!({})).await));
+    assert_eq!(read::<Value>(world.get("subscriptions/list").await).await[0]["status"], "enabled");
+    assert!(is_ok(&world.list(-3_600, 0).await));
 }

@@ -1,0 +1,208 @@
+//! Starts what is missing or disabled, or is to have another webhook; each content type by itself.
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+use url::Url;
+
+use super::{TenantName, Trouble, WebhookRow, ended, of_type};
+use crate::{
+    api::{ApiError, NewWebhook, Subscription, TenantApi},
+    cli::{
+        Exit, Failure,
+        args::{TenantArgs, TypeArgs, time, usage},
+        output::{OutputArgs, table},
+        tool::{ToolArgs, api},
+    },
+    config::{Settings, Tenant, receiver},
+    domain::ContentType,
+};
+
+pub(super) const EXAMPLE: &str = "\
+Examples:
+  o365feed subscriptions start                                  all that the settings ask for
+  o365feed subscriptions start --tenant contoso --type DLP.All  one of them
+  o365feed subscriptions start --webhook                        and notifications to webhook.public_url
+
+Exit code 3 when Microsoft refuses one for good, 1 when trying again may help; the others are started all the same.";
+
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct StartArgs {
+    #[command(flatten)]
+    tool: ToolArgs,
+    #[command(flatten)]
+    tenants: TenantArgs,
+    #[command(flatten)]
+    types: TypeArgs,
+    /// Have notifications sent to ADDRESS; without one, to webhook.public_url of the settings.
+    ///
+    /// The secret that the service shows with them is webhook.auth_id_file or webhook.auth_id_env; it is never an argument. Without
+    /// this option a webhook that there is stays as it is.
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, value_parser = address)]
+    webhook: Option<Option<Url>>,
+    /// When the service is to stop sending them, such as 2027-01-31; never otherwise.
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "webhook")]
+    expires: Option<Timestamp>,
+    /// Take away the webhook of what runs; polling goes on.
+    #[arg(long, conflicts_with = "webhook")]
+    no_webhook: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+fn address(text: &str) -> Result<Url, String> {
+    receiver(text).ok_or_else(|| "not an https address such as https://feed.example.com/webhook".to_owned())
+}
+
+/// What is to become of webhooks.
+enum Wish {
+    Leave,
+    Remove,
+    Set(NewWebhook),
+}
+
+/// What became of a content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Done {
+    Started,
+    WebhookSet,
+    WebhookRemoved,
+    /// It ran already, as asked for.
+    AlreadyRunning,
+    Failed,
+}
+
+impl Done {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::WebhookSet => "webhook set",
+            Self::WebhookRemoved => "webhook removed",
+            Self::AlreadyRunning => "runs already",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    tenant: TenantName,
+    content_type: &'static str,
+    result: Done,
+    webhook: Option<WebhookRow>,
+    error: Option<Trouble>,
+}
+
+pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
+    let settings = args.tool.settings()?;
+    let tenants = args.tenants.of(&settings)?;
+    let wish = wish(&args, &settings)?;
+    let api = api(&settings)?;
+    if let Wish::Set(webhook) = &wish {
+        webhook.try_out().await.map_err(|why| {
+            let why = anyhow::Error::from(why).context(
+                "the webhook is not registered, and nothing was started, because the address does not answer as the service \
+                 needs it to; is the receiver running (webhook.enabled), and do address and secret fit?",
+            );
+            Failure::new(Exit::Unexpected, why)
+        })?;
+    }
+    let mut rows = Vec::new();
+    for tenant in tenants {
+        let Some(feed) = api.tenant(tenant.id) else { continue };
+        let found = feed.subscriptions().await;
+        for kind in args.types.of(tenant) {
+            let outcome = match &found {
+                Ok(found) => start(&feed, kind, of_type(found, kind.as_str()), &wish).await,
+                Err(error) => Err(error.clone()),
+            };
+            rows.push(row(&settings, tenant, kind, outcome));
+        }
+    }
+    args.output.show(&rows, |rows| {
+        table(
+            &["tenant", "content type", "result", "webhook"],
+            rows.iter().map(|row| {
+                let (name, kind) = (row.tenant.tenant.clone(), row.content_type.to_owned());
+                [name, kind, row.result.told().to_owned(), WebhookRow::told(row.webhook.as_ref())]
+            }),
+        )
+    })?;
+    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
+    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
+    ended(&troubles)
+}
+
+fn wish(args: &StartArgs, settings: &Settings) -> Result<Wish, Failure> {
+    let asked = match &args.webhook {
+        None if args.no_webhook => return Ok(Wish::Remove),
+        None => return Ok(Wish::Leave),
+        Some(asked) => asked.as_ref().or(settings.webhook.public_url.as_ref()),
+    };
+    let address =
+        asked.ok_or_else(|| usage("--webhook needs an address, or webhook.public_url in the settings".to_owned()))?;
+    let auth_id = settings.webhook.auth_id.as_ref().ok_or_else(|| {
+        usage("--webhook needs webhook.auth_id_file or webhook.auth_id_env in the settings: the secret by which the service shows who it is".to_owned())
+    })?;
+    let auth_id = auth_id.read().map_err(|fault| usage(format!("could not read webhook.auth_id_file: {fault}")))?;
+    if args.expires.is_some_and(|at| at <= Timestamp::now()) {
+        return Err(usage("--expires lies in the past".to_owned()));
+    }
+    Ok(Wish::Set(NewWebhook { address: address.clone(), auth_id: Some(auth_id), expires: args.expires }))
+}
+
+/// Does what is needed, and no more: each start counts against the 15 minutes.
+async fn start(
+    feed: &TenantApi,
+    kind: ContentType,
+    found: Option<&Subscription>,
+    wish: &Wish,
+) -> Result<(Done, Option<Subscription>), ApiError> {
+    let webhook = found.and_then(|found| found.webhook.as_ref());
+    let runs = found.is_some_and(Subscription::is_enabled);
+    let is_as_wished = match wish {
+        Wish::Leave => true,
+        Wish::Remove => webhook.is_none(),
+        Wish::Set(wished) => webhook.is_some_and(|webhook| wished.is(webhook)),
+    };
+    if runs && is_as_wished {
+        return Ok((Done::AlreadyRunning, found.cloned()));
+    }
+    let (done, outcome) = match wish {
+        Wish::Set(wished) => (Done::WebhookSet, feed.start_with(kind, wished).await),
+        Wish::Remove => (Done::WebhookRemoved, feed.start(kind).await),
+        // A start without a webhook would take away the one that there is.
+        Wish::Leave => match webhook.and_then(|webhook| webhook.again(Timestamp::now())) {
+            Some(again) => (Done::Started, feed.start_with(kind, &again).await),
+            None => (Done::Started, feed.start(kind).await),
+        },
+    };
+    match outcome {
+        Ok(started) => Ok((if runs { done } else { Done::Started }, Some(started))),
+        // AF20024: somebody was faster, or the list is behind. It runs, which is what was asked for.
+        Err(ApiError::AlreadySo(_)) => Ok((Done::AlreadyRunning, found.cloned())),
+        Err(error) => Err(error),
+    }
+}
+
+fn row(
+    settings: &Settings,
+    tenant: &Tenant,
+    kind: ContentType,
+    outcome: Result<(Done, Option<Subscription>), ApiError>,
+) -> Row {
+    let (result, subscription, error) = match outcome {
+        Ok((done, subscription)) => (done, subscription, None),
+        Err(error) => (Done::Failed, None, Some(Trouble::of(&error))),
+    };
+    let webhook = subscription.and_then(|known| known.webhook);
+    Row {
+        tenant: tenant.into(),
+        content_type: kind.as_str(),
+        result,
+        webhook: webhook.map(|webhook| WebhookRow::of(&webhook, settings)),
+        error,
+    }
+}

@@ -1,0 +1,129 @@
+//! Stops subscriptions, after a warning that cannot be overlooked.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{TenantName, Trouble, ended};
+use crate::{
+    api::ApiError,
+    cli::{
+        Failure,
+        args::{TenantArgs, TypeArgs, usage},
+        output::{OutputArgs, harmless, table},
+        tool::{ToolArgs, api},
+    },
+    config::{Subscriptions, Tenant},
+    domain::ContentType,
+};
+
+pub(super) const EXAMPLE: &str = "\
+Example:
+  o365feed subscriptions stop --tenant contoso --type Audit.General
+
+Without a terminal to ask on, --yes is needed; exit code 2 says that it was missing.";
+
+#[derive(Args, Clone, Debug)]
+pub(in crate::cli) struct StopArgs {
+    #[command(flatten)]
+    tool: ToolArgs,
+    #[command(flatten)]
+    tenants: TenantArgs,
+    #[command(flatten)]
+    types: TypeArgs,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Done {
+    Stopped,
+    NotRunning,
+    Failed,
+}
+
+impl Done {
+    fn told(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::NotRunning => "did not run",
+            Self::Failed => "FAILED",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Row {
+    #[serde(flatten)]
+    tenant: TenantName,
+    content_type: &'static str,
+    result: Done,
+    error: Option<Trouble>,
+}
+
+pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
+    let settings = args.tool.settings()?;
+    let tenants = args.tenants.of(&settings)?;
+    let kinds = |tenant: &&Tenant| {
+        args.types.of(tenant).into_iter().map(|kind| (kind, tenant.name.clone())).collect::<Vec<_>>()
+    };
+    let all: Vec<(ContentType, String)> = tenants.iter().flat_map(kinds).collect();
+    warn(&all, settings.subscriptions == Subscriptions::Manage);
+    if !args.yes && !confirmed()? {
+        return Err(usage("nothing was stopped".to_owned()));
+    }
+    let api = api(&settings)?;
+    let mut rows = Vec::new();
+    for tenant in tenants {
+        let Some(feed) = api.tenant(tenant.id) else { continue };
+        for kind in args.types.of(tenant) {
+            let (result, error) = match feed.stop(kind).await {
+                Ok(()) => (Done::Stopped, None),
+                Err(ApiError::AlreadySo(_)) => (Done::NotRunning, None),
+                Err(error) => (Done::Failed, Some(Trouble::of(&error))),
+            };
+            rows.push(Row { tenant: tenant.into(), content_type: kind.as_str(), result, error });
+        }
+    }
+    args.output.show(&rows, |rows| {
+        table(
+            &["tenant", "content type", "result"],
+            rows.iter()
+                .map(|row| [row.tenant.tenant.clone(), row.content_type.to_owned(), row.result.told().to_owned()]),
+        )
+    })?;
+    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
+    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
+    ended(&troubles)
+}
+
+fn warn(all: &[(ContentType, String)], is_managed: bool) {
+    let lines = all.iter().map(|(kind, tenant)| format!("  {kind} of tenant {}\n", harmless(tenant)));
+    let managed =
+        "A connector that runs with `subscriptions: manage`, as these settings have it, will start them again.\n";
+    let managed = if is_managed { managed } else { "" };
+    // Whoever cannot read it is asked all the same, and without a terminal had to say --yes.
+    let _ = write!(
+        io::stderr(),
+        "These subscriptions are to be stopped:\n{}What becomes available until they are started again is lost for good: \
+         the service keeps nothing for it.\n{managed}",
+        lines.collect::<String>()
+    );
+}
+
+/// Asks on the terminal.
+fn confirmed() -> Result<bool, Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(usage("nothing was stopped: there is no terminal to ask on, so --yes is needed".to_owned()));
+    }
+    let mut answer = String::new();
+    write!(io::stderr(), "Stop them? [y/N] ").map_err(anyhow::Error::from)?;
+    stdin.lock().read_line(&mut answer).map_err(anyhow::Error::from)?;
+    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
