@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -96,18 +97,18 @@ impl TopicReader {
         let mut places = Vec::new();
         for topic in topics {
             for partition in partitions(&marks, kafka, topic)? {
-                let (low, high) = marks.fetch_watermarks(topic, partition, ANSWER)?;
+                let (low, high) = patiently(|| marks.fetch_watermarks(topic, partition, ANSWER))?;
                 let first = match from {
                     ReadFrom::Start | ReadFrom::Time(_) => low,
                     // Its own watermark is the last stable offset.
-                    ReadFrom::End => consumer.fetch_watermarks(topic, partition, ANSWER)?.1,
+                    ReadFrom::End => patiently(|| consumer.fetch_watermarks(topic, partition, ANSWER))?.1,
                     ReadFrom::Committed => committed(&marks, topic, partition)?.map_or(low, |at| at.clamp(low, high)),
                 };
                 places.push(Place { topic: topic.clone(), partition, first, end: high });
             }
         }
         if let ReadFrom::Time(time) = from {
-            begin_at(&marks, &mut places, time)?;
+            patiently(|| begin_at(&marks, &mut places, time))?;
         }
         let mut assigned = TopicPartitionList::new();
         for place in &places {
@@ -126,7 +127,7 @@ impl TopicReader {
     /// When the broker does not tell.
     pub fn end_now(&mut self) -> Result<(), ReadError> {
         for place in &mut self.places {
-            place.end = self.marks.fetch_watermarks(&place.topic, place.partition, ANSWER)?.1;
+            place.end = patiently(|| self.marks.fetch_watermarks(&place.topic, place.partition, ANSWER))?.1;
         }
         (self.ends, self.waited) = (Some(unread(&self.places)), Duration::ZERO);
         Ok(self.drop_reached()?)
@@ -251,15 +252,45 @@ fn is_passing(error: &KafkaError) -> bool {
     matches!(code, Some(BrokerTransportFailure | AllBrokersDown | OperationTimedOut | Resolve))
 }
 
+/// Asks again while partitions have no leader yet, or another one than this client knows: after a topic was made, or a
+/// broker came back. It is asked of topics that exist.
+fn patiently<T>(mut ask: impl FnMut() -> KafkaResult<T>) -> KafkaResult<T> {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition, UnknownPartition, UnknownTopicOrPartition};
+    let end = Instant::now() + ANSWER;
+    loop {
+        let answer = ask();
+        let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
+        let is_settling = matches!(
+            code,
+            Some(LeaderNotAvailable | NotLeaderForPartition | UnknownPartition | UnknownTopicOrPartition)
+        );
+        if !is_settling || end < Instant::now() {
+            return answer;
+        }
+        thread::sleep(AGAIN);
+    }
+}
+
+/// How long a topic that was just made may be unknown to a broker.
+const SPREADING: Duration = Duration::from_secs(2);
+
+/// Between two questions.
+const AGAIN: Duration = Duration::from_millis(100);
+
 pub(super) fn partitions(consumer: &BaseConsumer, kafka: &Kafka, topic: &str) -> Result<Vec<i32>, ReadError> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(|error| match error {
-        error if is_passing(&error) => ReadError::NoAnswer { servers: kafka.bootstrap_servers.clone() },
-        error => error.into(),
-    })?;
-    let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
-    let partitions: Vec<i32> =
-        found.map(|topic| topic.partitions().iter().map(|p| p.id()).collect()).unwrap_or_default();
-    if partitions.is_empty() { Err(ReadError::NoTopic(topic.to_owned())) } else { Ok(partitions) }
+    let end = Instant::now() + SPREADING;
+    loop {
+        let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(|error| match error {
+            error if is_passing(&error) => ReadError::NoAnswer { servers: kafka.bootstrap_servers.clone() },
+            error => error.into(),
+        })?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        match found.map(|topic| topic.partitions()) {
+            Some(partitions) if !partitions.is_empty() => return Ok(partitions.iter().map(|p| p.id()).collect()),
+            _ if end < Instant::now() => return Err(ReadError::NoTopic(topic.to_owned())),
+            _ => thread::sleep(AGAIN),
+        }
+    }
 }
 
 /// Moves the beginnings to the first offset whose timestamp is not older than `time`: one question for all.

@@ -107,6 +107,21 @@ async fn a_topic_that_is_not_there_is_named_and_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_that_were_only_just_made_are_read() {
+    let broker = Broker::shared();
+    for _ in 0..5 {
+        let topics = [unique("new"), unique("new"), unique("new")];
+        for topic in &topics {
+            broker.create_topic(topic, 12, &[]).await;
+        }
+        for from in [ReadFrom::Start, ReadFrom::End, ReadFrom::Time(Timestamp::UNIX_EPOCH)] {
+            let reader = TopicReader::open(&settings(broker), &topics, from, ReadTo::EndOfNow).unwrap();
+            assert_eq!(read(reader).unwrap(), [""; 0]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_outlives_a_restart_of_the_broker() {
     let mut broker = Broker::own(Options::default());
     let topics = [unique("restart")];
