@@ -1,6 +1,10 @@
 //! Which records a tool looks at: of which topics, of whom, and meant by which expression.
 
-use std::{collections::BTreeMap, str};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    str,
+};
 
 use clap::Args;
 use rdkafka::{
@@ -76,6 +80,14 @@ impl RecordArgs {
         let topics = sources.iter().flat_map(|(tenant, kinds)| {
             kinds.iter().map(|kind| (kafka.output_topic(tenant.id, *kind), kind_of(*kind)))
         });
+        let routes = &settings.filter.routes;
+        if self.types.asked().is_some() && !routes.is_empty() {
+            let why = "left out: what filter.route sends elsewhere, because nothing tells its content type there";
+            let _ = writeln!(io::stderr(), "{why}");
+        }
+        let routes = routes.iter().filter(|_| self.types.asked().is_none());
+        let topics = topics.chain(routes.map(|route| (route.topic.clone(), None)));
+        let shared = shared || (self.tenants.are_given() && !settings.filter.routes.is_empty());
         let tenants = shared.then(|| sources.iter().map(|(tenant, _)| tenant.id).collect());
         Ok(Topics { kinds: topics.collect(), tenants })
     }

@@ -8,7 +8,7 @@ use o365feed::{
 };
 use serde_json::Value;
 
-use crate::world::{Ran, World, history, live, scenario, stop};
+use crate::world::{PATIENCE, Ran, World, history, live, published, scenario, stop};
 
 /// All samples lie in it, and all that is simulated now.
 const ALWAYS: [&str; 4] = ["--from", "2020-01-01", "--to", "2100-01-01"];
@@ -117,6 +117,23 @@ fn with_timestamps_of_the_creation_a_span_is_as_whole_as_ever() {
     let delay = ran(&world, &["delay"], 0);
     assert!(delay.stderr.contains("only `available`"), "{}", delay.stderr);
     assert_eq!(delay.stdout.lines().count(), 2, "{}", delay.stdout);
+}
+
+#[test]
+fn what_is_routed_is_read_where_it_went() {
+    let mut world =
+        World::new(scenario(vec![(ContentType::SharePoint, history(6, 10)), (ContentType::Exchange, history(6, 10))]));
+    world.write("filter:\n  route:\n    \"{prefix}.mail\": workload = exchange\n");
+    let mut process = world.start("a");
+    process.wait_until("all is published", PATIENCE, |process| published(process) == 120.0);
+    stop(&mut process);
+    let page = report(&world, &["operations", "--tenant", "contoso"]);
+    assert_eq!((sum(&page), page["rows"].as_array().unwrap().len()), (120, 2), "{page}");
+    assert_eq!(report(&world, &["delay"])["records"]["counted"], 120);
+    assert_eq!(world.tool(&["tail", "--no-follow", "--where", "workload = exchange"]).stdout.lines().count(), 60);
+    // Of the routed ones nobody can tell the content type.
+    let typed = ran(&world, &["users", "--type", "Audit.Exchange"], 0);
+    assert!(typed.stderr.contains("filter.route") && typed.stderr.contains("0 counted"), "{}", typed.stderr);
 }
 
 #[test]
