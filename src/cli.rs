@@ -282,6 +282,72 @@ mod tests {
         assert_eq!((wrong.kind(), wrong.exit_code()), (ErrorKind::InvalidSubcommand, i32::from(Exit::Usage.code())));
     }
 
+    /// What a page tells somebody to type can be typed. A command that is only named need not be complete.
+    #[test]
+    fn commands_in_the_documentation_exist() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages =
+            docs.filter(|path| path.extension().is_some_and(|kind| kind == "md")).chain([root.join("README.md")]);
+        let mut count = 0;
+        for page in pages {
+            let text = fs::read_to_string(&page).unwrap();
+            for command in commands(&text) {
+                count += 1;
+                let refused = match Cli::try_parse_from(words(&command)) {
+                    Ok(_) => continue,
+                    Err(refused) => refused,
+                };
+                let is_named_only = matches!(
+                    refused.kind(),
+                    ErrorKind::MissingRequiredArgument
+                        | ErrorKind::MissingSubcommand
+                        | ErrorKind::DisplayHelp
+                        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+                );
+                let stands_for_another = |word: &str| 1 < word.len() && word.chars().all(|c| c.is_ascii_uppercase());
+                let is_pattern =
+                    refused.kind() == ErrorKind::ValueValidation && command.split(' ').any(stands_for_another);
+                assert!(is_named_only || is_pattern, "{}: `{command}`: {refused}", page.display());
+            }
+        }
+        assert!(count > 50, "the pages are not read any more: {count}");
+    }
+
+    /// `o365feed …` between backticks, or at the start of a line of a block of code.
+    fn commands(text: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut is_shell = false;
+        for line in text.lines() {
+            let line = line.trim();
+            if line.starts_with("```") {
+                is_shell = line == "```sh";
+            } else if is_shell && line.starts_with("o365feed ") {
+                found.push(line.split(" #").next().unwrap().to_owned());
+            } else {
+                found.extend(line.split('`').skip(1).step_by(2).map(str::to_owned));
+            }
+        }
+        found.retain(|command| command.starts_with("o365feed ") && !command.contains('…'));
+        found
+    }
+
+    /// As a shell cuts them, as far as the pages need it; what follows a pipe or a redirection is not ours.
+    fn words(command: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for letter in command.chars() {
+            match (quote, letter) {
+                (None, '|' | '>') => break,
+                (None, '\'' | '"') => quote = Some(letter),
+                (Some(open), _) if open == letter => quote = None,
+                (None, ' ') => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                _ => word.push(letter),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
     #[test]
     fn a_settings_file_that_is_not_there_is_wrong_usage() {
         let cli = Cli::try_parse_from(["o365feed", "config", "check", "--config", "/nowhere/o365feed.yaml"]).unwrap();

@@ -99,7 +99,7 @@ impl WebhookRow {
 /// Why something went wrong, for programs.
 #[derive(Clone, Debug, Serialize)]
 struct Trouble {
-    /// As in docs/errors.md.
+    /// As in docs/runbook.md.
     code: String,
     text: String,
     advice: Option<String>,
