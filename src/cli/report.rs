@@ -265,7 +265,7 @@ impl<S: Sum> Done<S> {
         let left_out = show(&self.sum)?;
         let Tally { read, without_time, outside, not_meant, lacking, counted, unfetched } = self.tally;
         let TimeSpan { from, to } = self.span;
-        let mut told = format!("{read} records read, {counted} counted, created from {from} to {to}");
+        let mut told = format!("{read} records read, {counted} counted, created from {from:.0} to {to:.0}");
         for (count, what) in [
             (outside, "outside of the span"),
             (without_time, "without a readable CreationTime"),

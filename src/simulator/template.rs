@@ -77,7 +77,7 @@ fn members(source: Source) -> Vec<String> {
         ContentType::General => (25, "MessageSent", "MicrosoftTeams"),
         ContentType::Dlp => (13, "DlpRuleMatch", "Exchange"),
     };
-    vec![
+    let mut members = vec![
         format!("\"CreationTime\":\"{TIME}\""),
         format!("\"Id\":\"{ID}\""),
         format!("\"Operation\":\"{operation}\""),
@@ -92,7 +92,11 @@ fn members(source: Source) -> Vec<String> {
         format!("\"Serial\":{SERIAL}"),
         "\"AppAccessContext\":{\"AADSessionId\":\"022f6ffa-d9a8-58b3-bc0a-354faf31553c\",\"APIId\":\"\"}".to_owned(),
         "\"ObjectId\":\"https://contoso.example/sites/Finanzen/Lohnabrechnung – Müller & Söhne №7.pdf\"".to_owned(),
-    ]
+    ];
+    if source.content_type == ContentType::Exchange {
+        members.push("\"ClientInfoString\":\"Client=REST;Client=RESTSystem;;\"".to_owned());
+    }
+    members
 }
 
 /// Text to make records as long as asked for: words, so that it compresses about as records do.
