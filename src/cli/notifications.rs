@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::{
     Failure,
     args::{SpanArgs, TenantArgs, TypeArgs},
-    content::{Place, Subject, Survey, Troubles, in_reach},
+    content::Troubles,
+    feed::{Place, Subject, Survey, in_reach},
     output::{OutputArgs, progress, table},
     tool::{self, ToolArgs},
 };

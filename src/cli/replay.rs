@@ -28,7 +28,7 @@ use self::{
 use super::{
     Exit, Failure,
     args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
-    content::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
+    feed::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
     output::{OutputArgs, harmless, progress, table, tell},
     tool::{self, ToolArgs},
 };

@@ -14,14 +14,13 @@ use serde::Serialize;
 
 use super::{
     ending::{Troubles, written},
-    patience::Patience,
     sink::{Brought, Sink},
-    survey::{Place, Survey, Unlisted, in_reach},
 };
 use crate::{
     cli::{
         Failure,
         args::{SpanArgs, TenantArgs, TypeArgs},
+        feed::{Patience, Place, Survey, Unlisted, in_reach},
         output::{OutputArgs, harmless, progress, tell},
         tool::{self, ToolArgs},
     },
