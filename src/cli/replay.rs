@@ -206,10 +206,7 @@ fn again(settings: &Settings, api: &Api, book: &Book, concurrency: usize) -> Res
         return Err(usage(format!("the ledger {} knows no replay {}", settings.kafka.ledger_topic(), book.replay)));
     };
     let place = |source: &Source| {
-        let tenant = settings.tenants.iter().find(|tenant| tenant.id == source.tenant);
-        let found = tenant.zip(api.tenant(source.tenant));
-        let place =
-            found.map(|(tenant, api)| Place { tenant: tenant.name.as_str().into(), kind: source.content_type, api });
+        let place = Place::of(*source, settings, api);
         place.ok_or_else(|| usage(format!("the settings have no tenant {}, which the replay is about", source.tenant)))
     };
     let places = book.spans.keys().map(place).collect::<Result<_, _>>()?;

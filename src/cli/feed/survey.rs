@@ -36,6 +36,12 @@ impl Place {
         Source { tenant: self.api.id(), content_type: self.kind }
     }
 
+    /// The way to a source; `None` when the settings do not have its tenant.
+    pub(in crate::cli) fn of(source: Source, settings: &Settings, api: &Api) -> Option<Self> {
+        let tenant = settings.tenants.iter().find(|tenant| tenant.id == source.tenant)?;
+        Some(Self { tenant: tenant.name.as_str().into(), kind: source.content_type, api: api.tenant(tenant.id)? })
+    }
+
     /// The sources that the arguments ask for, in the order of the settings.
     ///
     /// # Errors
