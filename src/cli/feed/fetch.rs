@@ -3,7 +3,7 @@
 use super::{patience::Patience, survey::rest};
 use crate::{
     api::{ApiError, TenantApi},
-    cli::output::harmless,
+    cli::{Failure, output::harmless, tool::failed},
     domain::{Batch, Fate, GapReason, Listed, NotAnArray, Splitter},
 };
 
@@ -53,6 +53,14 @@ impl Unfetched {
         match &self.cause {
             Cause::Api(error) => format!("{}: {error}", error.code()),
             Cause::Body(_) => self.why(),
+        }
+    }
+
+    /// When Microsoft wants a person to act: then no other content of the tenant can be had either.
+    pub(in crate::cli) fn refusal(self, tenant: &str) -> Option<Failure> {
+        match self.cause {
+            Cause::Api(error) if error.fate() == Fate::Operator => Some(failed(tenant, error)),
+            Cause::Api(_) | Cause::Body(_) => None,
         }
     }
 
