@@ -3,10 +3,12 @@
 
 mod fetch; // a content's records, whatever it takes
 mod patience; // how often to try again
+mod reach; // how much of a span can be listed
 mod survey; // a span of time, listed
 
 pub(super) use self::{
     fetch::{Lost, Part, Unfetched, fetch},
     patience::Patience,
-    survey::{Place, Subject, Survey, Unlisted, in_reach, within_reach},
+    reach::{cut_to_reach, in_reach, within_reach},
+    survey::{Place, Subject, Survey, Unlisted},
 };

@@ -7,14 +7,14 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::patience::Patience;
 use crate::{
     api::{Api, ApiError, Pages, TenantApi},
     cli::{
         Failure,
-        args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
+        args::{TenantArgs, TimeSpan, TypeArgs},
         output::{harmless, tell},
         tool::failed,
     },
@@ -63,55 +63,8 @@ impl Place {
     }
 }
 
-/// How far back the service lists, as far as one can rely on it (docs/api/contract.md 3.5).
-const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
-
-/// How far back it lists as documented; what lies between is cut off and told.
-const DOCUMENTED: SignedDuration = SignedDuration::from_mins(7 * 24 * 60 + 5);
-
 /// One call asks for so much: a busy tenant's hour has some pages, and a longer window may be answered in part.
 const WIDTH: SignedDuration = SignedDuration::from_hours(1);
-
-/// The span that was asked for, as far as the service can list it; what is cut off is told on standard error.
-///
-/// # Errors
-/// When it begins earlier than the service lists, is empty, or lies in the future.
-pub(in crate::cli) fn in_reach(
-    span: &SpanArgs,
-    now: Timestamp,
-    otherwise: SignedDuration,
-) -> Result<TimeSpan, Failure> {
-    let span = span.of(now, otherwise)?;
-    if span.from < now - DOCUMENTED {
-        return Err(usage(format!(
-            "the API lists the last 7 days and nothing older: the span may begin at {:.0} at the earliest, and not at {:.0}",
-            now - REACH,
-            span.from
-        )));
-    }
-    within_reach(span, now)
-}
-
-/// The part of a span that the service can list; what is cut off is told on standard error.
-///
-/// # Errors
-/// When nothing of it is left.
-pub(in crate::cli) fn within_reach(span: TimeSpan, now: Timestamp) -> Result<TimeSpan, Failure> {
-    let earliest = now - REACH;
-    let (from, to) = (span.from.max(earliest), span.to.min(now));
-    if to <= from {
-        return Err(usage(format!(
-            "nothing can be listed there: the API lists from {earliest:.0} until now, {now:.0}"
-        )));
-    }
-    if span.from < from {
-        tell(&format!(
-            "note: the API can be relied on to list from {from:.0} on, so this begins there and not at {:.0}",
-            span.from
-        ));
-    }
-    Ok(TimeSpan { from, to })
-}
 
 /// What is listed window by window: contents, or notifications.
 pub(in crate::cli) trait Subject: Sized {

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::HashSet, convert::Infallible};
 
 use futures_util::{StreamExt, TryStreamExt};
 use indicatif::ProgressBar;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Incoming, Sieve, Sum};
 use crate::{
@@ -17,11 +17,8 @@ use crate::{
         tool, within_runtime,
     },
     config::Settings,
-    domain::{Batch, Listed, RecordId, Source},
+    domain::{Batch, Listed, Planner, RecordId, Source},
 };
-
-/// How far back the API lists. An hour less than it says, for what passes while the windows are read.
-const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
 
 /// Contents that are fetched at once.
 const FETCHES: usize = 8;
@@ -43,7 +40,7 @@ pub(super) fn read<S: Sum>(
     // The connector may have spent this minute's budget.
     places.iter().for_each(|place| place.api.take_over());
     let now = Timestamp::now();
-    let survey = Survey::new(places, TimeSpan { from: span.from.max(now - REACH), to: now });
+    let survey = Survey::new(places, TimeSpan { from: span.from.max(now - Planner::REACH), to: now });
     let (intake, bar) = (RefCell::new(Intake { sieve, seen: HashSet::new() }), progress(0, "fetching contents"));
     within_runtime(async {
         let contents = survey.contents().map_err(|unlisted| unlisted.failure());
