@@ -16,7 +16,7 @@ use self::{
 };
 use super::{
     Exit, Failure,
-    args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, duration, usage},
+    args::{SourceArgs, SpanArgs, TimeSpan, duration, usage},
     feed::cut_to_reach,
     output::OutputArgs,
     tool::{ToolArgs, api},
@@ -35,9 +35,7 @@ pub(super) struct ReconcileArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     /// Fetch every content and compare each of its records; otherwise only contents that nobody knows are fetched.
@@ -140,8 +138,8 @@ impl<'a> Asked<'a> {
             notes.push(format!("the API lists 6 d 23 h back: compared from {:.0} on", span.from));
         }
         let mut sources = Vec::new();
-        for tenant in args.tenants.of(settings)? {
-            for kind in args.types.of(tenant) {
+        for (tenant, kinds) in args.sources.of(settings)? {
+            for kind in kinds {
                 if !tenant.content_types.contains(&kind) {
                     let name = &tenant.name;
                     return Err(usage(format!(

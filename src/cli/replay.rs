@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     Exit, Failure,
-    args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
+    args::{SourceArgs, SpanArgs, TimeSpan, usage},
     feed::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
     output::{OutputArgs, harmless, progress, table, tell},
     tool::{self, ToolArgs},
@@ -45,9 +45,7 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     /// Publish to this topic, which must exist; to the topics of the content types otherwise.
@@ -165,7 +163,7 @@ impl ReplayArgs {
         if let Some(topic) = self.to_topic.as_ref().filter(|topic| own.contains(topic)) {
             return Err(usage(format!("the topic {topic} is the connector's own and takes no records")));
         }
-        let places = Place::all(settings, api, &self.tenants, &self.types)?;
+        let places = Place::all(settings, api, &self.sources)?;
         let spans = places.iter().map(|place| (place.source(), span)).collect();
         let book = Book::new(replay, self.to_topic.clone(), spans);
         Ok((book, Work { places, span, concurrency: self.concurrency.into() }))

@@ -14,7 +14,7 @@ use crate::{
     api::{Api, ApiError, Pages, TenantApi},
     cli::{
         Failure,
-        args::{TenantArgs, TimeSpan, TypeArgs},
+        args::{SourceArgs, TimeSpan},
         output::{harmless, tell},
         tool::failed,
     },
@@ -46,18 +46,13 @@ impl Place {
     ///
     /// # Errors
     /// When the settings have no such tenant.
-    pub(in crate::cli) fn all(
-        settings: &Settings,
-        api: &Api,
-        tenants: &TenantArgs,
-        types: &TypeArgs,
-    ) -> Result<Vec<Self>, Failure> {
+    pub(in crate::cli) fn all(settings: &Settings, api: &Api, sources: &SourceArgs) -> Result<Vec<Self>, Failure> {
         let mut places = Vec::new();
-        for tenant in tenants.of(settings)? {
+        for (tenant, kinds) in sources.of(settings)? {
             let Some(api) = api.tenant(tenant.id) else { continue };
             let name: Arc<str> = tenant.name.as_str().into();
             let of_type = |kind| Self { tenant: Arc::clone(&name), kind, api: Arc::clone(&api) };
-            places.extend(types.of(tenant).into_iter().map(of_type));
+            places.extend(kinds.into_iter().map(of_type));
         }
         Ok(places)
     }

@@ -32,11 +32,7 @@ pub(super) fn read<S: Sum>(
     sieve: &mut Sieve<'_, S>,
 ) -> Result<(), Failure> {
     let api = tool::api(settings)?;
-    let mut places = Vec::new();
-    for (tenant, kinds) in records.sources(settings)? {
-        let of_type = |kind| Place::of(Source { tenant: tenant.id, content_type: kind }, settings, &api);
-        places.extend(kinds.into_iter().filter_map(of_type));
-    }
+    let places = Place::all(settings, &api, &records.sources)?;
     // The connector may have spent this minute's budget.
     places.iter().for_each(|place| place.api.take_over());
     let now = Timestamp::now();
