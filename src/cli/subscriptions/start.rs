@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use url::Url;
 
-use super::{TenantName, Trouble, WebhookRow, ended, of_type};
+use super::{TenantName, Trouble, WebhookRow, ended_for, of_type};
 use crate::{
     api::{ApiError, NewWebhook, Subscription, TenantApi},
     cli::{
@@ -128,9 +128,7 @@ pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
             }),
         )
     })?;
-    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
-    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
-    ended(&troubles)
+    ended_for(rows.iter().map(|row| (&row.tenant, row.content_type, &row.error)))
 }
 
 fn wish(args: &StartArgs, settings: &Settings) -> Result<Wish, Failure> {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::{TenantName, Trouble, ended};
+use super::{TenantName, Trouble, ended_for};
 use crate::{
     api::ApiError,
     cli::{
@@ -91,9 +91,7 @@ pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
                 .map(|row| [row.tenant.tenant.clone(), row.content_type.to_owned(), row.result.told().to_owned()]),
         )
     })?;
-    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
-    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
-    ended(&troubles)
+    ended_for(rows.iter().map(|row| (&row.tenant, row.content_type, &row.error)))
 }
 
 fn warn(sources: &[(&Tenant, Vec<ContentType>)], is_managed: bool) {
