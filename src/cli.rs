@@ -8,6 +8,7 @@ pub mod demo; // the whole pipeline, with nothing set up
 mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
 mod facts; // who did what when, of any record
+mod feed; // spans listed and contents fetched, for whoever needs it
 mod manual; // man pages and completions
 mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs

@@ -25,7 +25,7 @@ pub use self::{
     ledger::{Day, Found, Ledger, Mark, Outcome, RecheckState, Seen, Want},
     pace::Pace,
     plan::{Pass, PlanSettings, Planner, Step},
-    record::{Batch, RecordRef, creation_time},
+    record::{Batch, RecordRef, creation_time, member_name},
     redact::{REDACTED_MEMBER, redacted},
     split::{NotAnArray, Splitter},
     window::{NotAWindow, Window},

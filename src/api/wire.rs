@@ -1,14 +1,17 @@
 //! JSON and headers as the services send them, read leniently and turned into our types. Unknown members are ignored,
 //! numbers may be texts, times may have any fraction; what still does not fit is an error, never skipped.
 
+mod history; // attempts to tell a webhook
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp, civil, fmt::rfc2822, tz::TimeZone};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+pub use self::history::{Notification, notifications};
 use super::webhook::Webhook;
 use crate::domain::{ContentType, Listed, Source};
 
@@ -215,11 +218,7 @@ impl From<RawSubscription> for Subscription {
 
 /// The answer to `subscriptions/list`.
 pub fn subscriptions(body: &[u8]) -> Result<Vec<Subscription>, String> {
-    Ok(all::<RawSubscription>(body)?.into_iter().map(Subscription::from).collect())
-}
-
-fn all<T: DeserializeOwned>(body: &[u8]) -> Result<Vec<T>, String> {
-    parse(body)
+    Ok(parse::<Vec<RawSubscription>>(body)?.into_iter().map(Subscription::from).collect())
 }
 
 /// The answer to a start. A success without a readable body is still a success.
@@ -250,40 +249,6 @@ pub fn item_owner(raw: &RawValue) -> Result<(String, String), String> {
 /// One page of a listing: what it names, in the order of arrival.
 pub fn page(body: &[u8], source: Source) -> Result<Vec<Listed>, String> {
     items(body, |raw| listed(raw, source))
-}
-
-/// An attempt to tell a webhook of a content.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notification {
-    pub content: Listed,
-    /// UTC.
-    pub sent: Timestamp,
-    /// `success`, or why it failed, in the service's own words on one line.
-    pub status: String,
-}
-
-impl Notification {
-    pub fn is_success(&self) -> bool {
-        self.status.eq_ignore_ascii_case("success")
-    }
-}
-
-/// One page of a history of notifications, in the order of arrival.
-pub fn notifications(body: &[u8], source: Source) -> Result<Vec<Notification>, String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Item {
-        notification_sent: String,
-        notification_status: String,
-    }
-    items(body, |raw| {
-        let item: Item = parse(raw.get().as_bytes())?;
-        Ok(Notification {
-            content: listed(raw, source)?,
-            sent: time(&item.notification_sent).ok_or("notificationSent is no time")?,
-            status: one_line(item.notification_status.trim()),
-        })
-    })
 }
 
 fn items<T>(body: &[u8], read: impl Fn(&RawValue) -> Result<T, String>) -> Result<Vec<T>, String> {
@@ -374,10 +339,10 @@ mod tests {
     use super::*;
     use crate::domain::TenantId;
 
-    const ITEM: &str = r#"{"contentType":"audit.GENERAL", "contentId":"1$2$na0022","contentUri":"https://h/audit/1$2$na0022",
+    pub(super) const ITEM: &str = r#"{"contentType":"audit.GENERAL", "contentId":"1$2$na0022","contentUri":"https://h/audit/1$2$na0022",
         "contentCreated":"2026-08-29T07:51:21.886Z","contentExpiration":"2026-09-12T07:48:32.071Z","new":{"a":[1e99]}}"#;
 
-    fn general() -> Source {
+    pub(super) fn general() -> Source {
         Source { tenant: TenantId(Uuid::nil()), content_type: ContentType::General }
     }
 
@@ -413,24 +378,6 @@ mod tests {
         }
         for body in ["", "{}", "<html>", "[1", "null"] {
             assert!(page(body.as_bytes(), general()).is_err(), "{body}");
-        }
-    }
-
-    #[test]
-    fn a_notification_is_a_content_with_a_time_and_a_status() {
-        let with = |more: &str| ITEM.replacen('{', &format!("{{{more},"), 1);
-        let sent = r#""notificationSent":"2026-08-29T07:52:00.1234567Z","notificationStatus":"#;
-        let of = |status: &str| with(&format!("{sent}{status}"));
-        let body = format!("[{},{}]", of(r#""Success""#), of(r#"" 500\u000ano ""#));
-        let read = notifications(body.as_bytes(), general()).unwrap();
-        assert_eq!((read[0].is_success(), read[0].content.content_id.as_str()), (true, "1$2$na0022"));
-        assert_eq!((read[1].is_success(), read[1].status.as_str()), (false, "500 no"));
-        assert_eq!(read[0].sent, "2026-08-29T07:52:00.1234567Z".parse().unwrap());
-        for bad in [ITEM.to_owned(), of("7"), with(r#""notificationSent":"x","notificationStatus":"success""#)] {
-            assert!(
-                notifications(format!("[{bad}]").as_bytes(), general()).unwrap_err().starts_with("item 0"),
-                "{bad}"
-            );
         }
     }
 

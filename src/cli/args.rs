@@ -18,11 +18,6 @@ pub(super) struct TenantArgs {
 }
 
 impl TenantArgs {
-    /// Whether tenants were named.
-    pub(super) fn are_given(&self) -> bool {
-        !self.tenants.is_empty()
-    }
-
     /// # Errors
     /// When the settings have no tenant of that name or id.
     pub(super) fn of<'a>(&self, settings: &'a Settings) -> Result<Vec<&'a Tenant>, Failure> {
@@ -40,23 +35,34 @@ impl TenantArgs {
     }
 }
 
-/// Which content types.
+/// Which sources: tenants, and which content types of each.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct TypeArgs {
+pub(super) struct SourceArgs {
+    #[command(flatten)]
+    tenants: TenantArgs,
     /// Only these content types, such as Audit.Exchange; those of the tenant's settings otherwise.
     #[arg(long = "type", value_name = "CONTENT_TYPE", value_delimiter = ',')]
     types: Vec<ContentType>,
 }
 
-impl TypeArgs {
-    /// What was asked for; nothing when that was left open.
-    pub(super) fn asked(&self) -> Option<&[ContentType]> {
+impl SourceArgs {
+    /// Whether tenants were named.
+    pub(super) fn name_tenants(&self) -> bool {
+        !self.tenants.tenants.is_empty()
+    }
+
+    /// The content types that were asked for; nothing when that was left open.
+    pub(super) fn types(&self) -> Option<&[ContentType]> {
         (!self.types.is_empty()).then_some(&self.types)
     }
 
-    /// What was asked for, else what the settings say of the tenant.
-    pub(super) fn of(&self, tenant: &Tenant) -> Vec<ContentType> {
-        if self.types.is_empty() { tenant.content_types.clone() } else { self.types.clone() }
+    /// The tenants, each with the content types that were asked for, else with those that the settings say.
+    ///
+    /// # Errors
+    /// When the settings have no tenant of a name or id.
+    pub(super) fn of<'a>(&self, settings: &'a Settings) -> Result<Vec<(&'a Tenant, Vec<ContentType>)>, Failure> {
+        let kinds = |tenant: &Tenant| self.types().unwrap_or(&tenant.content_types).to_vec();
+        Ok(self.tenants.of(settings)?.into_iter().map(|tenant| (tenant, kinds(tenant))).collect())
     }
 }
 

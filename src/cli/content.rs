@@ -1,24 +1,15 @@
 //! `o365feed content`: list what the service offers, and bring it.
-//! Lists and fetches for the commands that need it too.
 
 mod ending; // what went wrong on the way, and the exit code
-mod fetch; // a content's records, whatever it takes
 mod folder; // a file for each content
 mod get; // contents that somebody names
 mod line; // a record on one line
 mod list; // contents of a span of time
-mod patience; // how often to try again
 mod sink; // where records go
-mod survey; // a span of time, listed
 
 use clap::Subcommand;
 
-pub(super) use self::{
-    ending::Troubles,
-    fetch::{Lost, Part, fetch},
-    patience::Patience,
-    survey::{Place, Subject, Survey, Unlisted, in_reach, within_reach},
-};
+pub(super) use self::ending::Troubles;
 use super::Failure;
 
 #[derive(Debug, Subcommand)]

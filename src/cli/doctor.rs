@@ -20,7 +20,7 @@ use prometheus::core::Collector;
 use self::report::{Probe, Report, Verdict, skip_rest};
 use super::{
     Failure, SettingsFrom,
-    args::{TenantArgs, TypeArgs},
+    args::SourceArgs,
     output::{OutputArgs, progress},
     settings_or_faults,
     tool::ToolArgs,
@@ -46,9 +46,7 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     /// Start subscriptions that are missing or disabled, and create missing topics.
     ///
     /// Each subscription is started once at most: the service allows one start in 15 minutes, and says so when that is not yet over.
@@ -95,7 +93,7 @@ async fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
     };
     let budget = asked.quota.requests_per_minute;
     let settings = args.tool.within(asked);
-    let tenants = args.tenants.of(&settings)?;
+    let tenants = args.sources.of(&settings)?;
     let metrics = Metrics::new();
     let api = match Api::with_timeouts(&settings, &metrics, TIMEOUTS) {
         Ok(api) => api,
@@ -107,10 +105,10 @@ async fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
     };
     let bar = progress(0, "examining");
     bar.enable_steady_tick(Duration::from_millis(200));
-    let patients = tenants.iter().map(|tenant| Patient {
+    let patients = tenants.iter().map(|(tenant, kinds)| Patient {
         tenant,
         api: api.tenant(tenant.id).expect("the api was made of the same settings"),
-        kinds: args.types.of(tenant),
+        kinds: kinds.clone(),
         manages: settings.subscriptions == Subscriptions::Manage,
         webhook: settings.webhook.public_url.as_ref(),
         fix: args.fix,

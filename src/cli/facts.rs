@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::domain::{ContentType, Subject, creation_time};
+use crate::domain::{ContentType, Subject, creation_time, member_name};
 
 /// Some members of a record, as texts. `None` where the record lacks the member, has `null` there, or is no object.
 ///
@@ -111,26 +111,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Facts<'a> {
     }
 }
 
-/// As bytes: as `str` a lone surrogate in a name would fail the record.
+/// A member's name.
 struct Name(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Bytes;
-
-        impl Visitor<'_> for Bytes {
-            type Value = Name;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
-
-            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-                Ok(Name(name.to_vec()))
-            }
-        }
-
-        json.deserialize_bytes(Bytes)
+        member_name(json, |name| Self(name.to_vec()))
     }
 }
 

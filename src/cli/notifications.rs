@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use super::{
     Failure,
-    args::{SpanArgs, TenantArgs, TypeArgs},
-    content::{Place, Subject, Survey, Troubles, in_reach},
+    args::{SourceArgs, SpanArgs},
+    content::Troubles,
+    feed::{Place, Subject, Survey, in_reach},
     output::{OutputArgs, progress, table},
     tool::{self, ToolArgs},
 };
@@ -22,9 +23,7 @@ pub(super) struct NotificationsArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     #[command(flatten)]
@@ -67,7 +66,7 @@ pub(super) async fn run(args: NotificationsArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
     let api = tool::api(&settings)?;
     let span = in_reach(&args.span, Timestamp::now(), A_DAY)?;
-    let places = Place::all(&settings, &api, &args.tenants, &args.types)?;
+    let places = Place::all(&settings, &api, &args.sources)?;
     let sources = places.len();
     let mut survey = Survey::new(places, span);
     let bar = progress(0, "listing");

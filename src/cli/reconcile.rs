@@ -16,30 +16,26 @@ use self::{
 };
 use super::{
     Exit, Failure,
-    args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, duration, usage},
+    args::{SourceArgs, SpanArgs, TimeSpan, duration, usage},
+    feed::cut_to_reach,
     output::OutputArgs,
     tool::{ToolArgs, api},
 };
 use crate::{
     config::{Settings, StartFrom},
     domain::{
-        Day, Listed, Origin, Source,
+        Day, Listed, Origin, Planner, Source,
         reconcile::{Inside, Known, Looked, Moment, Standing, Verdict, compare},
     },
     kafka::{ListingsWriter, Survey, SurveyError},
 };
-
-/// How far back the service lists, less an hour (docs/api/contract.md 3.5).
-const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReconcileArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     /// Fetch every content and compare each of its records; otherwise only contents that nobody knows are fetched.
@@ -135,20 +131,15 @@ pub(super) async fn run(args: ReconcileArgs) -> Result<(), Failure> {
 
 impl<'a> Asked<'a> {
     fn of(args: &ReconcileArgs, settings: &'a Settings, now: Timestamp) -> Result<Self, Failure> {
-        let TimeSpan { from, to } = args.span.of(now, REACH)?;
+        let span_asked = args.span.of(now, Planner::REACH)?;
+        let span = cut_to_reach(span_asked, now)?;
         let mut notes = Vec::new();
-        let (reach, to) = (now - REACH, to.min(now));
-        if from < reach && reach < to {
-            notes.push(format!("the API lists 6 d 23 h back: compared from {reach:.0} on"));
-        }
-        let from = from.max(reach);
-        if to <= from {
-            let why = format!("nothing can be compared between {from} and {to}: the API lists from {reach} to now");
-            return Err(usage(why));
+        if span_asked.from < span.from {
+            notes.push(format!("the API lists 6 d 23 h back: compared from {:.0} on", span.from));
         }
         let mut sources = Vec::new();
-        for tenant in args.tenants.of(settings)? {
-            for kind in args.types.of(tenant) {
+        for (tenant, kinds) in args.sources.of(settings)? {
+            for kind in kinds {
                 if !tenant.content_types.contains(&kind) {
                     let name = &tenant.name;
                     return Err(usage(format!(
@@ -160,7 +151,7 @@ impl<'a> Asked<'a> {
         }
         sources.sort_unstable();
         sources.dedup();
-        Ok(Self { settings, sources, span: TimeSpan { from, to }, notes })
+        Ok(Self { settings, sources, span, notes })
     }
 
     /// The name that the settings give the source's tenant.
@@ -295,7 +286,7 @@ mod tests {
         let is_remembered = |settings: &Settings, created: Timestamp| {
             oldest_remembered(settings, now) <= Day::of(created).first_needed()
         };
-        assert!(is_remembered(&settings, now - REACH));
+        assert!(is_remembered(&settings, now - Planner::REACH));
         settings.dedupe.window = Duration::from_secs(24 * 60 * 60);
         assert!(is_remembered(&settings, now));
         assert!(!is_remembered(&settings, now - SignedDuration::from_hours(1)), "it needs the day before yesterday");
@@ -309,7 +300,7 @@ mod tests {
             let args = Parsed::try_parse_from([&["reconcile"], args].concat()).unwrap().args;
             Asked::of(&args, &settings, now).map(|asked| (asked.sources.len(), asked.span, asked.notes.len()))
         };
-        let from_reach = TimeSpan { from: now - REACH, to: now };
+        let from_reach = TimeSpan { from: now - Planner::REACH, to: now };
         assert_eq!(asked(&[]).unwrap(), (5, from_reach, 0));
         assert_eq!(asked(&["--since", "7d"]).unwrap(), (5, from_reach, 1));
         let hour = TimeSpan { from: now - SignedDuration::from_hours(1), to: now };

@@ -14,20 +14,18 @@ use rdkafka::{
 
 use super::{
     Failure,
-    args::{TenantArgs, TypeArgs, usage},
+    args::{SourceArgs, usage},
     facts::Facts,
 };
 use crate::{
-    config::{Settings, Tenant},
+    config::Settings,
     domain::{ContentType, Expression, TenantId},
 };
 
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct RecordArgs {
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    pub(super) sources: SourceArgs,
     /// Only records that this means, such as 'operation = FileAccessed and user ~ "*@contoso.example"'.
     ///
     /// Fields: content_type, record_type, operation, workload, user. Comparisons: =, !=, ~, !~ (a pattern with * and ?), in (…),
@@ -46,15 +44,6 @@ impl RecordArgs {
         self.meant.as_ref().is_none_or(|meant| meant.matches(&facts.subject(kind)))
     }
 
-    /// The tenants that were asked for, each with its content types.
-    ///
-    /// # Errors
-    /// When the settings have no tenant of a name.
-    pub(super) fn sources<'a>(&self, settings: &'a Settings) -> Result<Vec<(&'a Tenant, Vec<ContentType>)>, Failure> {
-        let tenants = self.tenants.of(settings)?;
-        Ok(tenants.into_iter().map(|tenant| (tenant, self.types.of(tenant))).collect())
-    }
-
     /// The topics that hold what was asked for.
     ///
     /// # Errors
@@ -62,32 +51,32 @@ impl RecordArgs {
     pub(super) fn topics(&self, settings: &Settings) -> Result<Topics, Failure> {
         let kafka = &settings.kafka;
         let has = |hole: &str| kafka.topic_template.contains(hole);
-        if self.types.asked().is_some() && !has("{content_type}") {
+        if self.sources.types().is_some() && !has("{content_type}") {
             let template = &kafka.topic_template;
             return Err(usage(format!(
                 "kafka.topic_template `{template}` puts all content types into one topic, so --type cannot tell them apart; use --where"
             )));
         }
-        let shared = self.tenants.are_given() && !has("{tenant}");
+        let shared = self.sources.name_tenants() && !has("{tenant}");
         if shared && !kafka.headers.tenant_id && settings.tenants.len() > 1 {
             return Err(usage(
                 "tenants share a topic and kafka.headers.tenant_id is off, so --tenant cannot tell them apart"
                     .to_owned(),
             ));
         }
-        let sources = self.sources(settings)?;
+        let sources = self.sources.of(settings)?;
         let kind_of = |kind: ContentType| has("{content_type}").then_some(kind);
         let topics = sources.iter().flat_map(|(tenant, kinds)| {
             kinds.iter().map(|kind| (kafka.output_topic(tenant.id, *kind), kind_of(*kind)))
         });
         let routes = &settings.filter.routes;
-        if self.types.asked().is_some() && !routes.is_empty() {
+        if self.sources.types().is_some() && !routes.is_empty() {
             let why = "left out: what filter.route sends elsewhere, because nothing tells its content type there";
             let _ = writeln!(io::stderr(), "{why}");
         }
-        let routes = routes.iter().filter(|_| self.types.asked().is_none());
+        let routes = routes.iter().filter(|_| self.sources.types().is_none());
         let topics = topics.chain(routes.map(|route| (route.topic.clone(), None)));
-        let shared = shared || (self.tenants.are_given() && !settings.filter.routes.is_empty());
+        let shared = shared || (self.sources.name_tenants() && !settings.filter.routes.is_empty());
         let tenants = shared.then(|| sources.iter().map(|(tenant, _)| tenant.id).collect());
         Ok(Topics { kinds: topics.collect(), tenants })
     }

@@ -27,8 +27,8 @@ use self::{
 };
 use super::{
     Exit, Failure,
-    args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
-    content::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
+    args::{SourceArgs, SpanArgs, TimeSpan, usage},
+    feed::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
     output::{OutputArgs, harmless, progress, table, tell},
     tool::{self, ToolArgs},
 };
@@ -45,9 +45,7 @@ pub(super) struct ReplayArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     /// Publish to this topic, which must exist; to the topics of the content types otherwise.
@@ -165,7 +163,7 @@ impl ReplayArgs {
         if let Some(topic) = self.to_topic.as_ref().filter(|topic| own.contains(topic)) {
             return Err(usage(format!("the topic {topic} is the connector's own and takes no records")));
         }
-        let places = Place::all(settings, api, &self.tenants, &self.types)?;
+        let places = Place::all(settings, api, &self.sources)?;
         let spans = places.iter().map(|place| (place.source(), span)).collect();
         let book = Book::new(replay, self.to_topic.clone(), spans);
         Ok((book, Work { places, span, concurrency: self.concurrency.into() }))
@@ -206,10 +204,7 @@ fn again(settings: &Settings, api: &Api, book: &Book, concurrency: usize) -> Res
         return Err(usage(format!("the ledger {} knows no replay {}", settings.kafka.ledger_topic(), book.replay)));
     };
     let place = |source: &Source| {
-        let tenant = settings.tenants.iter().find(|tenant| tenant.id == source.tenant);
-        let found = tenant.zip(api.tenant(source.tenant));
-        let place =
-            found.map(|(tenant, api)| Place { tenant: tenant.name.as_str().into(), kind: source.content_type, api });
+        let place = Place::of(*source, settings, api);
         place.ok_or_else(|| usage(format!("the settings have no tenant {}, which the replay is about", source.tenant)))
     };
     let places = book.spans.keys().map(place).collect::<Result<_, _>>()?;

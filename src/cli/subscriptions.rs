@@ -150,6 +150,14 @@ fn of_type<'a>(found: &'a [Subscription], content_type: &str) -> Option<&'a Subs
     found.iter().find(|known| known.content_type.eq_ignore_ascii_case(content_type))
 }
 
+/// The end of a command that did something to content types of tenants.
+fn ended_for<'a>(done: impl Iterator<Item = (&'a TenantName, &'a str, &'a Option<Trouble>)>) -> Result<(), Failure> {
+    let troubles = done.filter_map(|(tenant, content_type, trouble)| {
+        Some((format!("{content_type} of tenant {}", tenant.tenant), trouble.clone()?))
+    });
+    ended(&troubles.collect::<Vec<_>>())
+}
+
 /// The end of a command that had troubles, each with what it was about; the first decides the exit code.
 fn ended(troubles: &[(String, Trouble)]) -> Result<(), Failure> {
     let Some((_, first)) = troubles.first() else { return Ok(()) };

@@ -265,30 +265,38 @@ enum Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Bytes;
+        member_name(json, |name| match name {
+            b"Id" => Name::Id,
+            b"RecordType" => Name::RecordType,
+            b"Workload" => Name::Workload,
+            b"Operation" => Name::Operation,
+            b"UserId" => Name::UserId,
+            b"CreationTime" => Name::CreationTime,
+            _ => Name::Other { is_doubtful: name.iter().any(|byte| *byte < b' ') },
+        })
+    }
+}
 
-        impl Visitor<'_> for Bytes {
-            type Value = Name;
+/// What `of` makes of a member's name. It comes as bytes: as `str` a lone surrogate in it would fail the whole record.
+///
+/// # Errors
+/// When no name stands there.
+pub fn member_name<'de, D: Deserializer<'de>, T>(json: D, of: impl FnOnce(&[u8]) -> T) -> Result<T, D::Error> {
+    struct Bytes<F>(F);
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name")
-            }
+    impl<T, F: FnOnce(&[u8]) -> T> Visitor<'_> for Bytes<F> {
+        type Value = T;
 
-            fn visit_bytes<E>(self, name: &[u8]) -> Result<Name, E> {
-                Ok(match name {
-                    b"Id" => Name::Id,
-                    b"RecordType" => Name::RecordType,
-                    b"Workload" => Name::Workload,
-                    b"Operation" => Name::Operation,
-                    b"UserId" => Name::UserId,
-                    b"CreationTime" => Name::CreationTime,
-                    _ => Name::Other { is_doubtful: name.iter().any(|byte| *byte < b' ') },
-                })
-            }
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a name")
         }
 
-        json.deserialize_bytes(Bytes) // as `str` a lone surrogate would fail it
+        fn visit_bytes<E>(self, name: &[u8]) -> Result<T, E> {
+            Ok((self.0)(name))
+        }
     }
+
+    json.deserialize_bytes(Bytes(of))
 }
 
 /// The text of a JSON string; `None` for any other value, and for a string that is no Unicode (a lone surrogate).

@@ -365,7 +365,7 @@ fn what_keeps_it_from_comparing_is_said_with_a_code() {
     ends(&[], &[("kafka.bootstrap_servers", nowhere().to_string())], 4, "could not learn from Kafka");
     ends(&["--tenant", "fabrikam"], &[], 2, "no tenant `fabrikam`");
     ends(&["--type", "DLP.All"], &[], 2, "content_types");
-    ends(&["--from", "2020-01-01", "--to", "2020-01-02"], &[], 2, "nothing can be compared");
+    ends(&["--from", "2020-01-01", "--to", "2020-01-02"], &[], 2, "nothing can be listed");
     ends(&["--grace", "0s"], &[], 2, "longer than nothing");
     stop(&mut process);
 

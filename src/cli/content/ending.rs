@@ -2,9 +2,10 @@
 
 use std::io;
 
-use super::{sink::Brought, survey::Unlisted};
+use super::sink::Brought;
 use crate::cli::{
     Exit, Failure,
+    feed::Unlisted,
     output::{harmless, tell},
 };
 

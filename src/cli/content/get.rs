@@ -12,7 +12,6 @@ use jiff::Timestamp;
 
 use super::{
     ending::{Troubles, written},
-    patience::Patience,
     sink::{Brought, Sink},
 };
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     cli::{
         Failure,
         args::{TenantArgs, usage},
+        feed::Patience,
         output::{harmless, tell},
         tool::{self, ToolArgs},
     },

@@ -14,14 +14,13 @@ use serde::Serialize;
 
 use super::{
     ending::{Troubles, written},
-    patience::Patience,
     sink::{Brought, Sink},
-    survey::{Place, Survey, Unlisted, in_reach},
 };
 use crate::{
     cli::{
         Failure,
-        args::{SpanArgs, TenantArgs, TypeArgs},
+        args::{SourceArgs, SpanArgs},
+        feed::{Patience, Place, Survey, Unlisted, in_reach},
         output::{OutputArgs, harmless, progress, tell},
         tool::{self, ToolArgs},
     },
@@ -34,9 +33,7 @@ pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     span: SpanArgs,
     #[command(flatten)]
@@ -73,7 +70,7 @@ pub(in crate::cli) async fn run(args: ListArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
     let api = tool::api(&settings)?;
     let span = in_reach(&args.span, Timestamp::now(), A_DAY)?;
-    let places = Place::all(&settings, &api, &args.tenants, &args.types)?;
+    let places = Place::all(&settings, &api, &args.sources)?;
     let (sources, mut troubles) = (places.len(), Troubles::default());
     let survey = Survey::new(places, span);
     if args.blobs {

@@ -7,14 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::{
-    fetch::{Lost, Part, Unfetched, fetch},
-    folder::Folder,
-    line,
-    patience::Patience,
-};
+use super::{folder::Folder, line};
 use crate::{
     api::TenantApi,
+    cli::feed::{Lost, Part, Patience, Unfetched, fetch},
     domain::{Listed, RecordId, RecordRef},
 };
 

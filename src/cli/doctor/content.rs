@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 pub(super) use self::verdicts::{judge, judge_throttle};
 use crate::{
     api::{ApiError, TenantApi},
-    domain::{Batch, ContentType, Listed, Splitter, Window},
+    domain::{Batch, ContentType, Listed, Planner, Splitter, Window},
 };
 
 /// What was seen of one content type.
@@ -69,8 +69,8 @@ const PAGES_MAX: u32 = 5;
 const BLOB_BYTES_MAX: u64 = 8 << 20;
 /// Blobs of Audit.Exchange that are looked into: mailbox events do not come in each.
 const EXCHANGE_BLOBS: usize = 3;
-/// Where old contents are looked for: the service lists seven days.
-const OLD: SignedDuration = SignedDuration::from_hours(7 * 24 - 2);
+/// Where old contents are looked for: an hour short of where the connector begins.
+const OLD: SignedDuration = Planner::REACH.saturating_sub(SignedDuration::from_hours(1));
 
 /// For each type 1 to 24 listings of an hour until one has contents, and one to three blobs; one old listing and its blob.
 /// Ends early when the service asks to wait.

@@ -8,7 +8,7 @@ use crate::{
     api::Subscription,
     cli::{
         Failure,
-        args::{TenantArgs, TypeArgs},
+        args::SourceArgs,
         output::{OutputArgs, table},
         tool::{ToolArgs, api},
     },
@@ -31,9 +31,7 @@ pub(in crate::cli) struct ListArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -53,17 +51,16 @@ struct Row {
 
 pub(super) async fn run(args: ListArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
-    let tenants = args.tenants.of(&settings)?;
+    let sources = args.sources.of(&settings)?;
     let api = api(&settings)?;
     let (mut rows, mut troubles) = (Vec::new(), Vec::new());
-    for tenant in tenants {
+    for (tenant, kinds) in sources {
         let Some(feed) = api.tenant(tenant.id) else { continue };
         match feed.subscriptions().await {
-            Ok(found) => rows.extend(rows_of(&settings, tenant, &found, args.types.asked())),
+            Ok(found) => rows.extend(rows_of(&settings, tenant, &found, args.sources.types())),
             Err(error) => {
                 let trouble = Trouble::of(&error);
-                let kinds = args.types.of(tenant).into_iter();
-                rows.extend(kinds.map(|kind| Row {
+                rows.extend(kinds.into_iter().map(|kind| Row {
                     status: "unknown".to_owned(),
                     error: Some(trouble.clone()),
                     ..row(&settings, tenant, kind.as_str(), None)

@@ -5,12 +5,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 use url::Url;
 
-use super::{TenantName, Trouble, WebhookRow, ended, of_type};
+use super::{TenantName, Trouble, WebhookRow, ended_for, of_type};
 use crate::{
     api::{ApiError, NewWebhook, Subscription, TenantApi},
     cli::{
         Exit, Failure,
-        args::{TenantArgs, TypeArgs, time, usage},
+        args::{SourceArgs, time, usage},
         output::{OutputArgs, table},
         tool::{ToolArgs, api},
     },
@@ -31,9 +31,7 @@ pub(in crate::cli) struct StartArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     /// Have notifications sent to ADDRESS; without one, to webhook.public_url of the settings.
     ///
     /// The secret that the service shows with them is webhook.auth_id_file or webhook.auth_id_env; it is never an argument. Without
@@ -97,7 +95,7 @@ struct Row {
 
 pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
-    let tenants = args.tenants.of(&settings)?;
+    let sources = args.sources.of(&settings)?;
     let wish = wish(&args, &settings)?;
     let api = api(&settings)?;
     if let Wish::Set(webhook) = &wish {
@@ -110,10 +108,10 @@ pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
         })?;
     }
     let mut rows = Vec::new();
-    for tenant in tenants {
+    for (tenant, kinds) in sources {
         let Some(feed) = api.tenant(tenant.id) else { continue };
         let found = feed.subscriptions().await;
-        for kind in args.types.of(tenant) {
+        for kind in kinds {
             let outcome = match &found {
                 Ok(found) => start(&feed, kind, of_type(found, kind.as_str()), &wish).await,
                 Err(error) => Err(error.clone()),
@@ -130,9 +128,7 @@ pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
             }),
         )
     })?;
-    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
-    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
-    ended(&troubles)
+    ended_for(rows.iter().map(|row| (&row.tenant, row.content_type, &row.error)))
 }
 
 fn wish(args: &StartArgs, settings: &Settings) -> Result<Wish, Failure> {

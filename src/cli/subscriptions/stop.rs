@@ -5,12 +5,12 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::{TenantName, Trouble, ended};
+use super::{TenantName, Trouble, ended_for};
 use crate::{
     api::ApiError,
     cli::{
         Failure,
-        args::{TenantArgs, TypeArgs, usage},
+        args::{SourceArgs, usage},
         output::{OutputArgs, harmless, table},
         tool::{ToolArgs, api},
     },
@@ -29,9 +29,7 @@ pub(in crate::cli) struct StopArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
-    tenants: TenantArgs,
-    #[command(flatten)]
-    types: TypeArgs,
+    sources: SourceArgs,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -68,20 +66,16 @@ struct Row {
 
 pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
-    let tenants = args.tenants.of(&settings)?;
-    let kinds = |tenant: &&Tenant| {
-        args.types.of(tenant).into_iter().map(|kind| (kind, tenant.name.clone())).collect::<Vec<_>>()
-    };
-    let all: Vec<(ContentType, String)> = tenants.iter().flat_map(kinds).collect();
-    warn(&all, settings.subscriptions == Subscriptions::Manage);
+    let sources = args.sources.of(&settings)?;
+    warn(&sources, settings.subscriptions == Subscriptions::Manage);
     if !args.yes && !confirmed()? {
         return Err(usage("nothing was stopped".to_owned()));
     }
     let api = api(&settings)?;
     let mut rows = Vec::new();
-    for tenant in tenants {
+    for (tenant, kinds) in sources {
         let Some(feed) = api.tenant(tenant.id) else { continue };
-        for kind in args.types.of(tenant) {
+        for kind in kinds {
             let (result, error) = match feed.stop(kind).await {
                 Ok(()) => (Done::Stopped, None),
                 Err(ApiError::AlreadySo(_)) => (Done::NotRunning, None),
@@ -97,13 +91,13 @@ pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
                 .map(|row| [row.tenant.tenant.clone(), row.content_type.to_owned(), row.result.told().to_owned()]),
         )
     })?;
-    let what = |row: &Row| format!("{} of tenant {}", row.content_type, row.tenant.tenant);
-    let troubles: Vec<_> = rows.iter().filter_map(|row| Some((what(row), row.error.clone()?))).collect();
-    ended(&troubles)
+    ended_for(rows.iter().map(|row| (&row.tenant, row.content_type, &row.error)))
 }
 
-fn warn(all: &[(ContentType, String)], is_managed: bool) {
-    let lines = all.iter().map(|(kind, tenant)| format!("  {kind} of tenant {}\n", harmless(tenant)));
+fn warn(sources: &[(&Tenant, Vec<ContentType>)], is_managed: bool) {
+    let lines = sources.iter().flat_map(|(tenant, kinds)| {
+        kinds.iter().map(|kind| format!("  {kind} of tenant {}\n", harmless(&tenant.name)))
+    });
     let managed =
         "A connector that runs with `subscriptions: manage`, as these settings have it, will start them again.\n";
     let managed = if is_managed { managed } else { "" };

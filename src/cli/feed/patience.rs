@@ -1,15 +1,15 @@
 //! How often and how long a command tries again: long enough for passing trouble, and not for longer than a person would wait.
 
-use std::time::Duration;
+use std::{slice::Iter, time::Duration};
 
 use crate::domain::{Backoff, Fate};
 
 /// The failures of one call in a row.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::cli) struct Patience {
     passing: u32,
-    missing: usize,
-    unreadable: usize,
+    missing: Iter<'static, Duration>,
+    unreadable: Iter<'static, Duration>,
 }
 
 /// Passing failures in a row after which a command gives up: some five minutes.
@@ -24,10 +24,21 @@ const UNREADABLE: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5
 /// No wait is longer, whatever the service asks for about one request; pauses of the whole tenant are the limiter's.
 const LONGEST: Duration = Duration::from_secs(120);
 
+impl Default for Patience {
+    fn default() -> Self {
+        Self { passing: 0, missing: MISSING.iter(), unreadable: UNREADABLE.iter() }
+    }
+}
+
 impl Patience {
     /// For a content that a person named: that it is not there is an answer.
     pub(in crate::cli) fn short() -> Self {
-        Self { missing: MISSING.len(), ..Self::default() }
+        Self { missing: [].iter(), ..Self::default() }
+    }
+
+    /// For contents that are only looked into, each among many: those that are not there are told, and must not add up to hours.
+    pub(in crate::cli) fn of_a_look() -> Self {
+        Self { missing: MISSING[..2].iter(), unreadable: UNREADABLE[..2].iter(), ..Self::default() }
     }
 
     /// How long to wait before the next try; `None`: it is of no use. `draw` is uniform in 0..1.
@@ -43,17 +54,11 @@ impl Patience {
                 let wait = Backoff::SERVICE.delay(self.passing, draw).max(asked).min(LONGEST);
                 (self.passing <= MOST).then_some(wait)
             }
-            Fate::Missing => next(&mut self.missing, &MISSING),
-            Fate::Unreadable => next(&mut self.unreadable, &UNREADABLE),
+            Fate::Missing => self.missing.next().copied(),
+            Fate::Unreadable => self.unreadable.next().copied(),
             Fate::Done | Fate::Gone(_) | Fate::Subscribe | Fate::Relist | Fate::ClampWindow | Fate::Operator => None,
         }
     }
-}
-
-fn next(met: &mut usize, waits: &[Duration]) -> Option<Duration> {
-    let wait = waits.get(*met).copied();
-    *met += 1;
-    wait
 }
 
 #[cfg(test)]
@@ -63,10 +68,8 @@ mod tests {
 
     #[test]
     fn passing_trouble_is_waited_out_and_the_rest_is_not() {
-        let count = |fate| {
-            let mut patience = Patience::default();
-            (0..100).take_while(|_| patience.wait(fate, 1.0).is_some()).count()
-        };
+        let tries = |mut patience: Patience, fate| (0..100).take_while(|_| patience.wait(fate, 1.0).is_some()).count();
+        let count = |fate| tries(Patience::default(), fate);
         assert_eq!(count(Fate::Retry { after: None }), MOST as usize);
         assert_eq!(count(Fate::Throttled { after: None }), MOST as usize);
         assert_eq!((count(Fate::Missing), count(Fate::Unreadable)), (MISSING.len(), UNREADABLE.len()));
@@ -80,6 +83,7 @@ mod tests {
         ] {
             assert_eq!(count(fate), 0);
         }
+        assert_eq!((tries(Patience::short(), Fate::Missing), tries(Patience::of_a_look(), Fate::Missing)), (0, 2));
     }
 
     #[test]

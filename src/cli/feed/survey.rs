@@ -7,14 +7,14 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::patience::Patience;
 use crate::{
     api::{Api, ApiError, Pages, TenantApi},
     cli::{
         Failure,
-        args::{SpanArgs, TenantArgs, TimeSpan, TypeArgs, usage},
+        args::{SourceArgs, TimeSpan},
         output::{harmless, tell},
         tool::failed,
     },
@@ -36,76 +36,30 @@ impl Place {
         Source { tenant: self.api.id(), content_type: self.kind }
     }
 
+    /// The way to a source; `None` when the settings do not have its tenant.
+    pub(in crate::cli) fn of(source: Source, settings: &Settings, api: &Api) -> Option<Self> {
+        let tenant = settings.tenants.iter().find(|tenant| tenant.id == source.tenant)?;
+        Some(Self { tenant: tenant.name.as_str().into(), kind: source.content_type, api: api.tenant(tenant.id)? })
+    }
+
     /// The sources that the arguments ask for, in the order of the settings.
     ///
     /// # Errors
     /// When the settings have no such tenant.
-    pub(in crate::cli) fn all(
-        settings: &Settings,
-        api: &Api,
-        tenants: &TenantArgs,
-        types: &TypeArgs,
-    ) -> Result<Vec<Self>, Failure> {
+    pub(in crate::cli) fn all(settings: &Settings, api: &Api, sources: &SourceArgs) -> Result<Vec<Self>, Failure> {
         let mut places = Vec::new();
-        for tenant in tenants.of(settings)? {
+        for (tenant, kinds) in sources.of(settings)? {
             let Some(api) = api.tenant(tenant.id) else { continue };
             let name: Arc<str> = tenant.name.as_str().into();
             let of_type = |kind| Self { tenant: Arc::clone(&name), kind, api: Arc::clone(&api) };
-            places.extend(types.of(tenant).into_iter().map(of_type));
+            places.extend(kinds.into_iter().map(of_type));
         }
         Ok(places)
     }
 }
 
-/// How far back the service lists, as far as one can rely on it (docs/api/contract.md 3.5).
-const REACH: SignedDuration = SignedDuration::from_hours(7 * 24 - 1);
-
-/// How far back it lists as documented; what lies between is cut off and told.
-const DOCUMENTED: SignedDuration = SignedDuration::from_mins(7 * 24 * 60 + 5);
-
 /// One call asks for so much: a busy tenant's hour has some pages, and a longer window may be answered in part.
 const WIDTH: SignedDuration = SignedDuration::from_hours(1);
-
-/// The span that was asked for, as far as the service can list it; what is cut off is told on standard error.
-///
-/// # Errors
-/// When it begins earlier than the service lists, is empty, or lies in the future.
-pub(in crate::cli) fn in_reach(
-    span: &SpanArgs,
-    now: Timestamp,
-    otherwise: SignedDuration,
-) -> Result<TimeSpan, Failure> {
-    let span = span.of(now, otherwise)?;
-    if span.from < now - DOCUMENTED {
-        return Err(usage(format!(
-            "the API lists the last 7 days and nothing older: the span may begin at {:.0} at the earliest, and not at {:.0}",
-            now - REACH,
-            span.from
-        )));
-    }
-    within_reach(span, now)
-}
-
-/// The part of a span that the service can list; what is cut off is told on standard error.
-///
-/// # Errors
-/// When nothing of it is left.
-pub(in crate::cli) fn within_reach(span: TimeSpan, now: Timestamp) -> Result<TimeSpan, Failure> {
-    let earliest = now - REACH;
-    let (from, to) = (span.from.max(earliest), span.to.min(now));
-    if to <= from {
-        return Err(usage(format!(
-            "nothing can be listed there: the API lists from {earliest:.0} until now, {now:.0}"
-        )));
-    }
-    if span.from < from {
-        tell(&format!(
-            "note: the API can be relied on to list from {from:.0} on, so this begins there and not at {:.0}",
-            span.from
-        ));
-    }
-    Ok(TimeSpan { from, to })
-}
 
 /// What is listed window by window: contents, or notifications.
 pub(in crate::cli) trait Subject: Sized {

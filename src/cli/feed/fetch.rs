@@ -3,8 +3,8 @@
 use super::{patience::Patience, survey::rest};
 use crate::{
     api::{ApiError, TenantApi},
-    cli::output::harmless,
-    domain::{Batch, Fate, Listed, NotAnArray, Splitter},
+    cli::{Failure, output::harmless, tool::failed},
+    domain::{Batch, Fate, GapReason, Listed, NotAnArray, Splitter},
 };
 
 /// What a fetch gives, in order.
@@ -24,36 +24,75 @@ pub(in crate::cli) enum Lost<E> {
 /// A content that cannot be had.
 pub(in crate::cli) struct Unfetched {
     content_id: String,
-    fate: Fate,
-    why: String,
-    advice: Option<&'static str>,
+    cause: Cause,
+}
+
+enum Cause {
+    Api(ApiError),
+    Body(NotAnArray),
 }
 
 impl Unfetched {
     /// For a terminal, with the advice in a line of its own.
     pub(in crate::cli) fn told(&self) -> String {
-        let advice = self.advice.or_else(|| self.known()).map(|advice| format!("\n  {advice}")).unwrap_or_default();
-        format!("content {}: could not {}{advice}", harmless(&self.content_id), harmless(&self.why))
+        let advice = match &self.cause {
+            Cause::Api(error) => error.advice(),
+            Cause::Body(_) => None,
+        };
+        let advice = advice.or_else(|| self.known()).map(|advice| format!("\n  {advice}")).unwrap_or_default();
+        format!("content {}: could not {}{advice}", harmless(&self.content_id), harmless(&self.why()))
     }
 
-    /// In a few words.
+    /// In a few words, never a body.
     pub(in crate::cli) fn why(&self) -> String {
-        self.why.clone()
+        self.cause.why()
+    }
+
+    /// The same behind its code, where there is one.
+    pub(in crate::cli) fn code_and_why(&self) -> String {
+        match &self.cause {
+            Cause::Api(error) => format!("{}: {error}", error.code()),
+            Cause::Body(_) => self.why(),
+        }
+    }
+
+    /// When Microsoft wants a person to act: then no other content of the tenant can be had either.
+    pub(in crate::cli) fn refusal(self, tenant: &str) -> Option<Failure> {
+        match self.cause {
+            Cause::Api(error) if error.fate() == Fate::Operator => Some(failed(tenant, error)),
+            Cause::Api(_) | Cause::Body(_) => None,
+        }
     }
 
     /// What a person may make of it when the code alone says nothing to do.
     fn known(&self) -> Option<&'static str> {
-        match self.fate {
+        match self.cause.fate() {
             Fate::Missing => Some(
                 "the service does not have it: check the id and the tenant, or list the span again, which may cut the same records under another id",
             ),
-            Fate::Gone(crate::domain::GapReason::Expired) => {
+            Fate::Gone(GapReason::Expired) => {
                 Some("it has expired and cannot be had any more; what was published from it is in Kafka only")
             }
             Fate::Unreadable => {
                 Some("what came is no JSON array: try again later, and look for a proxy that rewrites answers")
             }
             _ => None,
+        }
+    }
+}
+
+impl Cause {
+    fn fate(&self) -> Fate {
+        match self {
+            Self::Api(error) => error.fate(),
+            Self::Body(_) => Fate::Unreadable,
+        }
+    }
+
+    fn why(&self) -> String {
+        match self {
+            Self::Api(error) => error.to_string(),
+            Self::Body(fault) => format!("read its body: {fault}"),
         }
     }
 }
@@ -71,23 +110,33 @@ pub(in crate::cli) async fn fetch<E>(
 ) -> Result<(), Lost<E>> {
     loop {
         take(Part::Begins).map_err(Lost::Taker)?;
-        let (fate, why, advice) = match attempt(api, content, largest, &mut take).await {
+        let cause = match attempt(api, content, largest, &mut take).await {
             Ok(()) => return Ok(()),
             Err(Broken::Taker(fault)) => return Err(Lost::Taker(fault)),
-            Err(Broken::Api(error)) => (error.fate(), error.to_string(), error.advice()),
-            Err(Broken::Body(fault)) => (Fate::Unreadable, format!("read its body: {fault}"), None),
+            Err(Broken::Content(cause)) => cause,
         };
-        match patience.wait(fate, rand::random()) {
-            Some(wait) => rest(wait, &why).await,
-            None => return Err(Lost::Content(Unfetched { content_id: content.content_id.clone(), fate, why, advice })),
+        match patience.wait(cause.fate(), rand::random()) {
+            Some(wait) => rest(wait, &cause.why()).await,
+            None => return Err(Lost::Content(Unfetched { content_id: content.content_id.clone(), cause })),
         }
     }
 }
 
 enum Broken<E> {
-    Api(ApiError),
-    Body(NotAnArray),
+    Content(Cause),
     Taker(E),
+}
+
+impl<E> From<ApiError> for Broken<E> {
+    fn from(error: ApiError) -> Self {
+        Self::Content(Cause::Api(error))
+    }
+}
+
+impl<E> From<NotAnArray> for Broken<E> {
+    fn from(fault: NotAnArray) -> Self {
+        Self::Content(Cause::Body(fault))
+    }
 }
 
 async fn attempt<E>(
@@ -96,15 +145,15 @@ async fn attempt<E>(
     largest: usize,
     take: &mut impl FnMut(Part<'_>) -> Result<(), E>,
 ) -> Result<(), Broken<E>> {
-    let mut blob = api.fetch(content).await.map_err(Broken::Api)?;
+    let mut blob = api.fetch(content).await?;
     let (mut splitter, mut batch) = (Splitter::new(largest), Batch::new());
-    while let Some(chunk) = blob.chunk().await.map_err(Broken::Api)? {
+    while let Some(chunk) = blob.chunk().await? {
         let split = splitter.push(&chunk, &mut batch);
         if !batch.is_empty() {
             take(Part::Records(&batch)).map_err(Broken::Taker)?;
             batch.clear();
         }
-        split.map_err(Broken::Body)?;
+        split?;
     }
-    splitter.finish().map_err(Broken::Body)
+    Ok(splitter.finish()?)
 }
