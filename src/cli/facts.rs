@@ -13,6 +13,8 @@ use crate::domain::{ContentType, Subject, creation_time, member_name};
 /// A value of another type than the schema says is its JSON text (docs/api/contract.md 8.1). The last member of a name counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts<'a> {
+    /// `Id`
+    pub(super) id: Option<Cow<'a, str>>,
     /// `CreationTime` as it was written.
     pub(super) created: Option<Cow<'a, str>>,
     pub(super) operation: Option<Cow<'a, str>>,
@@ -58,6 +60,7 @@ impl<'a> Facts<'a> {
     fn owned(self) -> Facts<'static> {
         let owned = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
         Facts {
+            id: owned(self.id),
             created: owned(self.created),
             operation: owned(self.operation),
             user: owned(self.user),
@@ -71,6 +74,7 @@ impl<'a> Facts<'a> {
 
     fn member(&mut self, name: &[u8]) -> Option<&mut Option<Cow<'a, str>>> {
         Some(match name {
+            b"Id" => &mut self.id,
             b"CreationTime" => &mut self.created,
             b"Operation" => &mut self.operation,
             b"UserId" => &mut self.user,

@@ -101,6 +101,12 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     }
 }
 
+/// What others wrote, in exactly `width` characters of a line; `-` for nothing.
+pub(super) fn cell(text: Option<&str>, width: usize) -> String {
+    let text = cut(&harmless(text.unwrap_or("-")), width);
+    format!("{text:<width$}")
+}
+
 /// Marks that turn the order of the letters after them around.
 fn is_direction(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -130,6 +136,10 @@ mod tests {
     #[test]
     fn a_text_is_cut_where_letters_end() {
         assert_eq!((cut("Müller", 6), cut("Müller", 4)), ("Müller".to_owned(), "Mül…".to_owned()));
+        assert_eq!(
+            (cell(Some("Müller"), 4), cell(Some("a\n"), 4), cell(None, 2)),
+            ("Mül…".into(), "a�  ".into(), "- ".into())
+        );
         assert_eq!(shortened(&"x".repeat(1_000)).chars().count(), LONGEST_CELL);
     }
 

@@ -3,10 +3,7 @@
 use std::{borrow::Cow, fmt::Write};
 
 use crate::{
-    cli::{
-        facts::Facts,
-        output::{cut, harmless},
-    },
+    cli::{facts::Facts, output::cell},
     domain::ContentType,
 };
 
@@ -26,14 +23,15 @@ impl Style {
 
     /// Time, type, operation, user, object and client address; `-` where the record has none.
     pub(super) fn line(self, facts: &Facts<'_>, kind: Option<ContentType>, bytes: usize) -> String {
-        if *facts == Facts::default() {
+        let shown = [&facts.created, &facts.operation, &facts.user, &facts.object, &facts.ip];
+        if shown.into_iter().all(Option::is_none) {
             return format!("(a record without any of the columns, {bytes} bytes)");
         }
         let time = facts.created_at().map(|time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string());
         let time = time.map(Cow::Owned).or_else(|| facts.created.clone());
         let columns = [
             (time.as_deref(), 19, "\u{1b}[2m"),
-            (Some(kind.map_or("-", short)), 10, "\u{1b}[36m"),
+            (kind.map(short), 10, "\u{1b}[36m"),
             (facts.operation.as_deref(), 28, "\u{1b}[1m"),
             (facts.user.as_deref(), 32, "\u{1b}[32m"),
             (facts.object.as_deref(), 48, ""),
@@ -41,12 +39,11 @@ impl Style {
         ];
         let mut line = String::new();
         for (text, width, colour) in columns {
-            let cell = cut(&harmless(text.unwrap_or("-")), width);
-            let padded = format!("{cell:<width$} ");
+            let cell = cell(text, width);
             // A String takes whatever is written to it.
             let _ = match self {
-                Self::Coloured if !colour.is_empty() => write!(line, "{colour}{padded}\u{1b}[0m"),
-                _ => write!(line, "{padded}"),
+                Self::Coloured if !colour.is_empty() => write!(line, "{colour}{cell} \u{1b}[0m"),
+                _ => write!(line, "{cell} "),
             };
         }
         line.trim_end().to_owned()
