@@ -1,6 +1,7 @@
 //! What the service tells a webhook: contents that became available. Whoever sent it, nothing of it is believed but
 //! what a listing of ours could have said too (docs/api/contract.md 3.7).
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -29,10 +30,11 @@ impl Api {
     ///
     /// Source: Activity API reference, "Receiving notifications" (docs/api/contract.md 3.7).
     pub fn notified(&self, body: &[u8]) -> Result<Vec<Notified>, String> {
-        Ok(wire::raw_items(body)?.into_iter().map(|raw| self.entry(raw)).collect())
+        let now = Timestamp::now();
+        Ok(wire::raw_items(body)?.into_iter().map(|raw| self.entry(raw, now)).collect())
     }
 
-    fn entry(&self, raw: &RawValue) -> Notified {
+    fn entry(&self, raw: &RawValue, now: Timestamp) -> Notified {
         let Ok((tenant, content_type)) = wire::item_owner(raw) else { return Notified::Unreadable };
         let Ok(tenant) = Uuid::try_parse(&tenant).map(TenantId) else { return Notified::Unreadable };
         let (Some(api), Ok(content_type)) = (self.tenant(tenant), content_type.parse()) else {
@@ -40,11 +42,30 @@ impl Api {
         };
         match wire::listed(raw, Source { tenant, content_type }) {
             Err(_) => Notified::Unreadable,
-            Ok(listed) if api.origin.is_link_to(&listed.content_uri, &listed.content_id) => Notified::Content(listed),
+            Ok(listed) if !is_plausible(&listed, now) => Notified::Unreadable,
+            Ok(listed) if api.origin.is_own_link_to(&listed.content_uri, &listed.content_id) => {
+                Notified::Content(listed)
+            }
             Ok(_) => Notified::Elsewhere,
         }
     }
 }
+
+/// Whether a listing of ours could say such times now: what expires in a thousand years would be tried for as long.
+fn is_plausible(content: &Listed, now: Timestamp) -> bool {
+    let age = now.duration_since(content.created);
+    let life = content.expires.duration_since(content.created);
+    (-AHEAD..=OLDEST).contains(&age) && (SignedDuration::ZERO..=LONGEST).contains(&life)
+}
+
+/// How far the service's clock may be ahead of ours.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
+
+/// The service lists seven days back, and tells of nothing older.
+const OLDEST: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// The longest life seen is some 21 days (docs/api/contract.md 3.5).
+const LONGEST: SignedDuration = SignedDuration::from_hours(30 * 24);
 
 #[cfg(test)]
 mod tests {
@@ -54,14 +75,21 @@ mod tests {
     const TENANT: &str = "7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001";
 
     fn entry(change: impl FnOnce(&mut serde_json::Value)) -> Notified {
-        let link = format!("https://manage.office.com/api/v1.0/{TENANT}/activity/feed/audit/1$2$IsFromNotification");
         let mut entry = serde_json::json!({
             "tenantId": TENANT, "clientId": "x", "contentType": "Audit.Sharepoint",
-            "contentId": "1$2$IsFromNotification", "contentUri": link,
-            "contentCreated": "2026-01-01T00:00:00.000Z", "contentExpiration": "2026-01-08T00:00:00.000Z",
+            "contentId": "1$2$IsFromNotification", "contentUri": link(),
+            "contentCreated": hours_from_now(-2), "contentExpiration": hours_from_now(166),
         });
         change(&mut entry);
         read(&format!("[{entry}]")).unwrap().remove(0)
+    }
+
+    fn link() -> String {
+        format!("https://manage.office.com/api/v1.0/{TENANT}/activity/feed/audit/1$2$IsFromNotification")
+    }
+
+    fn hours_from_now(hours: i64) -> String {
+        (Timestamp::now() + SignedDuration::from_hours(hours)).to_string()
     }
 
     fn read(body: &str) -> Result<Vec<Notified>, String> {
@@ -82,9 +110,21 @@ mod tests {
             "https://evil.example/api/v1.0/t/activity/feed/audit/1$2$IsFromNotification",
             "",
             "https://manage.office.com/api/v1.0/t/activity/feed/audit/3",
+            "https://manage.office.com/api/v1.0/t/activity/feed/audit/1$2$IsFromNotification",
+            &format!("{}?PublisherIdentifier=x", link()),
         ] {
             assert_eq!(entry(|e| e["contentUri"] = link.into()), Notified::Elsewhere, "{link}");
         }
+        let times = [
+            ("contentCreated", -9 * 24),
+            ("contentCreated", 2),
+            ("contentExpiration", -3),
+            ("contentExpiration", 31 * 24),
+        ];
+        for (name, hours) in times {
+            assert_eq!(entry(|e| e[name] = hours_from_now(hours).into()), Notified::Unreadable, "{name}: {hours}");
+        }
+        assert_eq!(entry(|e| e["contentExpiration"] = "9999-12-30T00:00:00Z".into()), Notified::Unreadable);
         for name in ["tenantId", "contentType", "contentId", "contentUri", "contentCreated", "contentExpiration"] {
             assert_eq!(entry(|e| e[name] = 7.into()), Notified::Unreadable, "{name}");
             assert_eq!(entry(|e| _ = e.as_object_mut().unwrap().remove(name)), Notified::Unreadable, "{name}");

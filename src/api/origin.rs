@@ -90,6 +90,17 @@ impl Origin {
         Url::parse(link).is_ok_and(|url| self.may_have_the_token(&url) && leads_to(&url, content_id))
     }
 
+    /// [`Self::is_link_to`], and nothing in it that only we may say: not another tenant, no query. For links that others send us.
+    pub fn is_own_link_to(&self, link: &str, content_id: &str) -> bool {
+        let below = |url: &Url| {
+            let path = API.iter().find_map(|api| url.path().strip_prefix(api))?;
+            Some(path.replace("%24", "$").to_lowercase())
+        };
+        self.is_link_to(link, content_id)
+            && Url::parse(link)
+                .is_ok_and(|url| url.query().is_none() && below(&url) == below(&self.rebuilt(content_id)))
+    }
+
     fn rebuilt(&self, content_id: &str) -> Url {
         let mut url = self.feed.clone();
         url.path_segments_mut().expect("an http url has a path").extend(["audit", content_id]);

@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
-use crate::domain::{ContentType, Filter, PlanSettings, TenantId};
+use crate::domain::{ContentType, Filter, PlanSettings, Source, TenantId};
 
 /// Everything a process is told.
 #[derive(Clone, Debug)]
@@ -34,6 +34,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Each content type of each tenant, in the order of the settings.
+    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        let of = |tenant: &Tenant, content_type| Source { tenant: tenant.id, content_type };
+        self.tenants.iter().flat_map(move |tenant| tenant.content_types.iter().map(move |kind| of(tenant, *kind)))
+    }
+
     /// Every topic that records may go to: those of the content types, and those of routes.
     pub fn record_topics(&self) -> BTreeSet<String> {
         let usual = self

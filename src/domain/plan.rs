@@ -135,6 +135,8 @@ impl Planner {
             planner.counted_from = planner.counted_from.max(listed);
             if let Some(lost) = Span::new(listed, planner.horizon).filter(|lost| START_GRACE < lost.seconds()) {
                 planner.lost.add(lost);
+                // What leaves the reach from now on goes on where that ends.
+                planner.counted_from = lost.end;
             }
         }
         planner
@@ -209,7 +211,7 @@ impl Planner {
             self.followed_at = Some(self.clock);
         }
         // Whoever listed it, nobody who was waiting to list it needs to.
-        for unlisted in [&mut self.holes, &mut self.overlap, &mut self.sweep] {
+        for unlisted in [&mut self.holes, &mut self.overlap, &mut self.sweep, &mut self.lost] {
             unlisted.remove(span);
         }
         if pass == Pass::CatchUp {

@@ -51,9 +51,9 @@ impl Frame {
         self
     }
 
-    /// Whether a message of at most `limit` bytes can carry the record as it came.
-    pub fn fits(record: &RecordRef<'_>, limit: usize) -> bool {
-        record.oversize.is_none() && record.bytes.len() + record.key.map_or(0, str::len) + RECORD_FRAMING <= limit
+    /// Whether the record is there in full, and its message no larger than `limit`.
+    pub fn fits(record: &RecordRef<'_>, message: &Message<'_>, limit: usize) -> bool {
+        record.oversize.is_none() && message.value.len() + record.key.map_or(0, str::len) + RECORD_FRAMING <= limit
     }
 
     pub fn message<'a>(&'a self, record: &RecordRef<'a>) -> Message<'a> {

@@ -20,6 +20,7 @@ use super::{
     gaps::MissingListings,
     ledger::{LoggedEntry, assign, offset_at, read_ledger},
     member::Member,
+    partition::partition_of,
 };
 use crate::{
     config::{Settings, StartFrom},
@@ -56,6 +57,15 @@ pub enum RestoreError {
         "the committed offset {committed} of {topic} [{partition}] lies beyond its end {end}: the topic was made anew under a living group; delete the group's offsets or restore the topic"
     )]
     BeyondTheEnd { topic: String, partition: i32, committed: i64, end: i64 },
+}
+
+impl Restored {
+    /// Before the ledger is read anew.
+    fn forget(&mut self) {
+        self.ledgers.clear();
+        self.began.clear();
+        self.listed.clear();
+    }
 }
 
 impl RestoreError {
@@ -111,8 +121,11 @@ pub fn restore(settings: &Settings, member: &Arc<Member>, partition: i32) -> Res
         let from = offset_at(&reader, &kafka.ledger_topic(), partition, from)?.max(ledger_low);
         let needed = Day::of(needed);
         read_ledger(kafka, &reader, partition, from..ledger_end, |entry| take(&mut restored, &entry, needed))?;
-        if restored.listed.is_empty() {
-            // Nobody ran for longer than the memory reaches; all there is tells up to where was listed.
+        let is_ours = |source: &Source| partition_of(source.tenant, kafka.partitions) == partition;
+        let is_known = |source: Source| restored.listed.contains_key(&source);
+        if ledger_low < from && !settings.sources().filter(is_ours).all(is_known) {
+            // Of some source nobody wrote for longer than the memory reaches; all there is tells up to where it was listed.
+            restored.forget();
             let whole = ledger_low..ledger_end;
             read_ledger(kafka, &reader, partition, whole, |entry| take(&mut restored, &entry, needed))?;
         }

@@ -134,6 +134,7 @@ impl Receiving {
 mod tests {
     use std::sync::Mutex;
 
+    use jiff::{SignedDuration, Timestamp};
     use rdkafka::error::KafkaError;
     use secrecy::SecretString;
 
@@ -184,7 +185,8 @@ mod tests {
         serde_json::json!({
             "tenantId": TENANT, "clientId": "x", "contentType": kind, "contentId": id,
             "contentUri": format!("https://manage.office.com/api/v1.0/{TENANT}/activity/feed/audit/{id}"),
-            "contentCreated": "2026-01-01T00:00:00.000Z", "contentExpiration": "2026-01-08T00:00:00.000Z",
+            "contentCreated": Timestamp::now().to_string(),
+            "contentExpiration": (Timestamp::now() + SignedDuration::from_hours(168)).to_string(),
         })
     }
 

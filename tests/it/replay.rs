@@ -9,7 +9,7 @@ use std::{
 use o365feed::{
     domain::ContentType,
     kafka::{Entry, EntryKind, ReplayStep, partition_of},
-    simulator::{ContentFault, Damage, Duplicates, Faults, IdModel, Scenario, SourceScenario},
+    simulator::{BigArrival, ContentFault, Damage, Duplicates, Faults, IdModel, Scenario, SourceScenario},
 };
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -250,6 +250,33 @@ fn what_a_replay_cannot_have_is_told_and_is_no_gap_of_the_connector() {
     }
     assert_eq!(gaps(&world), before);
     assert_eq!(records(&world).len(), 3 * 80);
+}
+
+#[test]
+fn a_record_too_large_for_a_replay_comes_when_it_is_resumed_with_a_larger_limit() {
+    const LIMIT: usize = 128 * 1_024;
+    let big = vec![BigArrival { index: 8, records: 2, record_bytes: 2 * LIMIT }];
+    let source = SourceScenario { big, ..history(10, 10) };
+    let mut world = World::new(scenario(vec![(ContentType::Exchange, source)]));
+    world.set_max_record_bytes(LIMIT);
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let topic = world.topic("rebuilt");
+    create(&world, &topic);
+    let there = || read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len();
+    let ran = world.tool(&["replay", "--since", "6h", "--to-topic", &topic]);
+    assert_eq!((ran.code, there()), (7, 90), "{}", ran.stderr);
+    let resume = ["replay", "--resume", &id_of(&ran.stderr)];
+    assert_eq!((world.tool(&resume).code, there()), (7, 90), "what is missing is missing still");
+    world.set_max_record_bytes(8 * LIMIT);
+    let ran = world.tool(&resume);
+    assert_eq!(
+        (ran.code, read_committed(world.bootstrap(), std::slice::from_ref(&topic)).len()),
+        (0, 92),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]

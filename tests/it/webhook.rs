@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fs, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use o365feed::{
     domain::ContentType,
     simulator::{Notifier, Operation, Scenario, SourceScenario},
@@ -156,6 +157,26 @@ fn whoever_does_not_know_the_secret_is_refused_and_rubbish_changes_nothing() {
     stop(&mut process);
     hooked.world.verdict().is_exactly_once();
     assert_eq!(hooked.world.simulator().counts().blob_gets.len(), 10, "nothing else was fetched");
+}
+
+#[test]
+fn what_a_notification_invents_becomes_no_gap() {
+    let hooked = Hooked::new(quick(), quiet());
+    let mut process = hooked.start("a");
+    process.wait_until("what is there is published", PATIENCE, |process| published(process) >= HISTORY);
+    let (tenant, now) = (hooked.world.tenant(), Timestamp::now());
+    let invented = json!([{
+        "tenantId": tenant.to_string(), "clientId": "x", "contentType": KIND.as_str(), "contentId": "invented",
+        "contentUri": format!("{}api/v1.0/{tenant}/activity/feed/audit/invented", hooked.world.simulator().api_root()),
+        "contentCreated": now.to_string(), "contentExpiration": (now + SignedDuration::from_hours(168)).to_string(),
+    }]);
+    assert_eq!(hooked.post(SECRET, invented.to_string()), 200);
+    let given_up = |process: &Process| metric(process, "o365feed_contents_total", &["outcome=\"moved\""]) >= 1.0;
+    process.wait_until("it is given up", PATIENCE, given_up);
+    hooked.world.complete(&mut [&mut process]);
+    stop(&mut process);
+    // Without a gap.
+    hooked.world.verdict().is_exactly_once();
 }
 
 #[test]

@@ -129,10 +129,13 @@ impl Report {
         let Outcome { findings, open_gaps, repair, left_out, allow_gaps, deep } = outcome;
         let total = findings.total();
         let unknown = total.contents.of(Verdict::Unknown);
+        // What was listed in a span that nobody could list in time has no gap of its own.
+        let gap_count =
+            open_gaps.open.len().max(usize::try_from(total.contents.of(Verdict::Gap)).unwrap_or(usize::MAX));
         let complete = findings.missing.is_empty()
             && total.contents.of(Verdict::Missing) == 0
             && unknown == 0
-            && (allow_gaps || open_gaps.open.is_empty());
+            && (allow_gaps || gap_count == 0);
         let mut notes = asked.notes.clone();
         notes.extend(reaches(asked, survey));
         if 0 < left_out {
@@ -183,7 +186,7 @@ impl Report {
             ledger_written_at: survey.newest_entry().map(|at| at.to_string()),
             deep,
             complete,
-            verdict: sentence(&total, &findings, open_gaps.open.len(), complete),
+            verdict: sentence(&total, &findings, gap_count, complete),
             sources: asked.sources.iter().map(|source| SourceRow::of(asked, *source, &findings)).collect(),
             missing: missing.collect(),
             unreadable: unreadable.collect(),

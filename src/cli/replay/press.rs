@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::{Duration, Instant},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Press<'a> {
     /// By all presses of this run.
     done: Done,
     open: Option<Open>,
+    /// Contents with a record that is too large.
+    lacking: HashSet<(Source, ContentKey)>,
     /// A record whose message would be larger is not sent.
     limit: usize,
 }
@@ -95,13 +97,13 @@ impl<'a> Press<'a> {
         publisher.init(PREDECESSOR)?;
         match origin {
             Origin::Fresh(book) => {
-                let mut press = Self { settings, publisher, book, done, open: None, limit };
+                let mut press = Self { settings, publisher, book, done, open: None, lacking: HashSet::new(), limit };
                 press.write_beginning()?;
                 Ok(press)
             }
             Origin::Ledger(replay) => {
                 let book = Book::read(&settings.kafka, replay)?;
-                Ok(Self { settings, publisher, book, done, open: None, limit })
+                Ok(Self { settings, publisher, book, done, open: None, lacking: HashSet::new(), limit })
             }
         }
     }
@@ -148,12 +150,14 @@ impl<'a> Press<'a> {
                 open.done.filtered += 1;
                 continue;
             }
-            if !Frame::fits(&record, limit) {
+            let message = Some(frame.message(&record)).filter(|message| Frame::fits(&record, message, limit));
+            let Some(message) = message else {
                 let bytes = record.oversize.unwrap_or(record.bytes.len() as u64);
+                // Never whole: resumed with a larger limit, it brings what is too large now.
+                self.lacking.insert((source, content.key()));
                 open.done.too_large.push(TooLarge { source, content_id: content.content_id.clone(), bytes });
                 continue;
-            }
-            let message = frame.message(&record);
+            };
             self.publisher.send(match way {
                 Way::Topic(topic) => Message { topic, ..message },
                 Way::Usual | Way::Dropped => message,
@@ -172,7 +176,9 @@ impl<'a> Press<'a> {
     pub(super) fn is_whole(&mut self, content: &Listed, repeats: u64) -> Result<(), TransactionError> {
         self.open()?;
         if let Some(open) = &mut self.open {
-            open.whole.insert((content.source, content.content_id.clone()));
+            if !self.lacking.contains(&(content.source, content.key())) {
+                open.whole.insert((content.source, content.content_id.clone()));
+            }
             open.done.contents += 1;
             open.done.repeats += repeats;
         }

@@ -138,6 +138,9 @@ fn what_passed_while_nobody_listed_is_lost() {
     planner.next_step(at(NOW), 0);
     assert_eq!(planner.take_lost(), Some((at(listed), at(NOW - REACH))));
     assert_eq!((planner.take_lost(), planner.accounted_to()), (None, at(NOW - REACH)));
+    // And it goes on without a break, however short after the start.
+    planner.next_step(at(NOW + TELL), 0);
+    assert_eq!(planner.take_lost(), Some((at(NOW - REACH), at(NOW - REACH + TELL))));
 }
 
 #[test]

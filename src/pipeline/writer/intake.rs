@@ -81,8 +81,15 @@ impl<'a> Intake<'a> {
             return Ok(());
         }
         self.running.unwritten.published.push(record.identity);
-        if Frame::fits(record, self.record_limit) {
-            return self.send(record, way);
+        let message = self.frame.message(record);
+        if Frame::fits(record, &message, self.record_limit) {
+            let size = message.value.len() as u64;
+            self.publisher.send(match way {
+                Way::Topic(topic) => Message { topic, ..message },
+                Way::Usual | Way::Dropped => message,
+            })?;
+            self.count(record, size);
+            return Ok(());
         }
         let record_id = record.key.filter(|id| id.len() <= LONGEST_HEADER).map(str::to_owned);
         let size = record.oversize.unwrap_or(record.bytes.len() as u64);
@@ -90,13 +97,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    fn send(&mut self, record: &RecordRef<'_>, way: Way<'_>) -> Result<(), TransactionError> {
-        let message = self.frame.message(record);
-        let size = message.value.len() as u64;
-        self.publisher.send(match way {
-            Way::Topic(topic) => Message { topic, ..message },
-            Way::Usual | Way::Dropped => message,
-        })?;
+    /// A record that was sent, `size` bytes long.
+    fn count(&mut self, record: &RecordRef<'_>, size: u64) {
         *self.bytes += size;
         self.running.found.published += 1;
         self.tally.published += 1;
@@ -104,7 +106,6 @@ impl<'a> Intake<'a> {
         self.tally.without_id += u64::from(record.key.is_none());
         let delay = record.created.and_then(|created| u32::try_from(self.now.as_second() - created).ok());
         self.tally.delays.extend(delay);
-        Ok(())
     }
 
     /// The content's listing, and the records of it that are gaps.

@@ -11,7 +11,7 @@ use super::{
     publish::gap_of,
 };
 use crate::{
-    domain::{Backoff, Fate, Found, GapReason, Mark, Outcome, Want},
+    domain::{Backoff, Fate, Found, GapReason, Mark, Origin, Outcome, Want},
     kafka::{EntryKind, Gap, TransactionError},
     pipeline::fetch::{Broken, Ended},
 };
@@ -33,7 +33,13 @@ const REFUSED: Duration = Duration::from_secs(60);
 enum Verdict {
     Again(Duration),
     Gap(GapReason),
+    /// Settled as if it had moved on: polling lists it again, if it is there.
+    GiveUp,
 }
+
+/// What only a notification named is tried for so long: whoever knows the secret could name what is not there, and it
+/// must hold nobody up.
+const NOTIFIED_FOR: SignedDuration = SignedDuration::from_hours(1);
 
 impl Writer {
     /// A fetch ended: settles its content, or has it tried again.
@@ -53,11 +59,25 @@ impl Writer {
                     self.try_again(ticket, after, &broken);
                     Ok(())
                 }
+                Verdict::GiveUp => self.settle_as(ticket, Outcome::Moved, Some(&broken)),
             },
         }
     }
 
     fn judge(&mut self, ticket: Ticket, broken: &Broken) -> Verdict {
+        let verdict = self.judge_as_listed(ticket, broken);
+        let running = self.current(ticket).and_then(|owned| owned.running.get(&ticket.attempt));
+        let Some(listing) = running.map(|running| &running.listing) else { return verdict };
+        let is_old = NOTIFIED_FOR < Timestamp::now().duration_since(listing.first_listed);
+        match verdict {
+            // A notification is a hint: that it leads nowhere is no gap.
+            Verdict::Gap(_) if listing.origin == Origin::Webhook => Verdict::GiveUp,
+            Verdict::Again(_) if listing.origin == Origin::Webhook && is_old => Verdict::GiveUp,
+            verdict => verdict,
+        }
+    }
+
+    fn judge_as_listed(&mut self, ticket: Ticket, broken: &Broken) -> Verdict {
         let Some(owned) = self.current(ticket) else { return Verdict::Again(REFUSED) };
         let Some(running) = owned.running.get(&ticket.attempt) else { return Verdict::Again(REFUSED) };
         let listing = &running.listing;
@@ -98,6 +118,10 @@ impl Writer {
     fn leave(&mut self, ticket: Ticket, give_back: impl FnOnce(&mut Owned)) {
         let Some(owned) = self.current(ticket) else { return };
         let Some(running) = owned.finish(ticket.attempt) else { return };
+        if running.found != Found::default() {
+            let content = &running.listing.content;
+            owned.found_meanwhile.insert((content.source, content.key()), running.found);
+        }
         give_back(owned);
         if !running.unwritten.is_empty() {
             self.enter(&running.listing, ticket.partition, EntryKind::Ids, running.unwritten);
@@ -115,7 +139,7 @@ impl Writer {
         let mark = mark(&running, before, outcome, now);
         ledger.settle(key, mark);
         owned.backlog.settled(ticket.attempt);
-        owned.forget_troubles(source, key);
+        owned.settled.push((source, key));
         let before = before.map(|before| before.outcome);
         self.tell(&running, [before.unwrap_or(outcome), mark.outcome, outcome], broken, now)?;
         self.enter(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten);
@@ -174,7 +198,8 @@ impl Writer {
 /// The mark of a content that ended so.
 fn mark(running: &Running, before: Option<Mark>, outcome: Outcome, now: Timestamp) -> Mark {
     match (running.want, before) {
-        (Want::Recheck, Some(before)) => match outcome {
+        // Of a gap there is nothing to look at a second time: what comes now closes it.
+        (Want::Recheck, Some(before)) if before.outcome == Outcome::Published => match outcome {
             Outcome::Published => before.rechecked(now, running.found),
             // The first fetch stands.
             _ => before.rechecked(now, Found::default()),

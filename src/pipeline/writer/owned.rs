@@ -38,6 +38,10 @@ pub struct Owned {
     pub misses: HashMap<(Source, ContentKey), u32>,
     /// Records of contents that are not settled which earlier attempts found, committed.
     so_far: HashMap<(Source, ContentKey), Found>,
+    /// The same of attempts that ended within the open transaction.
+    pub found_meanwhile: HashMap<(Source, ContentKey), Found>,
+    /// Contents settled within the open transaction.
+    pub settled: Vec<(Source, ContentKey)>,
     pub newest: HashMap<Source, Timestamp>,
     pub paused: bool,
     /// Where notifications are received.
@@ -83,6 +87,8 @@ impl Owned {
             again: HashMap::new(),
             misses: HashMap::new(),
             so_far: HashMap::new(),
+            found_meanwhile: HashMap::new(),
+            settled: Vec::new(),
             newest: HashMap::new(),
             paused: false,
             unannounced: None,
@@ -150,7 +156,7 @@ impl Owned {
                 listing: attempt.listing.clone(),
                 want,
                 unwritten: Unwritten::default(),
-                found: self.so_far.get(&(content.source, content.key())).copied().unwrap_or_default(),
+                found: self.found(&(content.source, content.key())),
                 cancel: cancel.clone(),
             },
         );
@@ -167,10 +173,9 @@ impl Owned {
         Some(running)
     }
 
-    /// The content is settled for good once the transaction commits; what was remembered about its troubles goes.
-    pub fn forget_troubles(&mut self, source: Source, key: ContentKey) {
-        self.misses.remove(&(source, key));
-        self.so_far.remove(&(source, key));
+    /// What earlier attempts at a content found.
+    fn found(&self, content: &(Source, ContentKey)) -> Found {
+        self.found_meanwhile.get(content).or_else(|| self.so_far.get(content)).copied().unwrap_or_default()
     }
 
     /// The open transaction became part of what is known.
@@ -184,12 +189,20 @@ impl Owned {
             let content = &running.listing.content;
             self.so_far.insert((content.source, content.key()), running.found);
         }
+        self.so_far.extend(self.found_meanwhile.drain());
+        // Settled for good: what was remembered about their troubles goes.
+        for content in self.settled.drain(..) {
+            self.misses.remove(&content);
+            self.so_far.remove(&content);
+        }
     }
 
     /// The open transaction never was: every attempt begins again (docs/exactly-once.md, rule 9).
     pub fn abort(&mut self) {
         self.backlog.abort();
         self.ledgers.values_mut().for_each(Ledger::abort);
+        self.found_meanwhile.clear();
+        self.settled.clear();
         self.drop_attempts();
     }
 

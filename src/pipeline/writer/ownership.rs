@@ -98,9 +98,12 @@ impl Writer {
         let (partition, now) = (restored.partition, Timestamp::now());
         let reach = now - Planner::REACH;
         let floors = self.floors(&restored, &self.sources_of(partition), now);
-        // A source that nobody listed before is not late: it begins.
+        // A source that nobody listed before is not late: it begins. So does one that is to begin earlier than it did, and
+        // one of which a clock that was wrong said something.
         let listed = |(source, floor): (&Source, &Timestamp)| {
-            (*source, restored.listed.get(source).copied().unwrap_or_else(|| reach.max(*floor)))
+            let began_later = restored.began.get(source).is_some_and(|began| floor < began);
+            let listed = restored.listed.get(source).filter(|listed| !began_later && **listed <= now);
+            (*source, listed.copied().unwrap_or_else(|| reach.max(*floor)))
         };
         let listed = floors.iter().map(listed).collect();
         let beginnings = Beginnings { floors, listed, lost: restored.lost.clone() };
@@ -123,7 +126,7 @@ impl Writer {
         // Durable before anything is listed: a later start must not take a later beginning.
         while self.is_owned(partition, epoch) {
             let aborts = self.aborts;
-            let written = self.write_beginnings(partition, &beginnings);
+            let written = self.write_beginnings(partition, epoch, &beginnings);
             self.survive(written)?;
             self.commit()?;
             if self.aborts == aborts {

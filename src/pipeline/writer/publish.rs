@@ -85,11 +85,20 @@ impl Writer {
     }
 
     /// Where sources begin, and what was lost while nobody ran.
-    pub(super) fn write_beginnings(&mut self, partition: i32, beginnings: &Beginnings) -> Result<(), TransactionError> {
+    pub(super) fn write_beginnings(
+        &mut self,
+        partition: i32,
+        epoch: u64,
+        beginnings: &Beginnings,
+    ) -> Result<(), TransactionError> {
         if beginnings.floors.is_empty() && beginnings.lost.is_none() {
             return Ok(());
         }
         self.open_for_sending()?;
+        // The open may have found that the partition is not ours any more.
+        if !self.is_owned(partition, epoch) {
+            return Ok(());
+        }
         for (source, start_from) in &beginnings.floors {
             let entry = Entry {
                 group: &self.parts.settings.kafka.group,

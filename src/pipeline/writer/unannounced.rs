@@ -22,6 +22,9 @@ pub struct Unannounced {
     since: Timestamp,
     patience: SignedDuration,
     waiting: HashSet<(Source, ContentKey)>,
+    /// Named before polling found them; as many as there may be in `due`, oldest first.
+    told: HashSet<(Source, ContentKey)>,
+    told_in_order: VecDeque<(Source, ContentKey)>,
     /// When each is overdue, in order of time. One that was named meanwhile is not in `waiting` any more.
     due: VecDeque<(Timestamp, Source, ContentKey)>,
 }
@@ -29,7 +32,14 @@ pub struct Unannounced {
 impl Unannounced {
     pub fn new(since: Timestamp, patience: Duration) -> Self {
         let patience = SignedDuration::try_from(patience).unwrap_or(SignedDuration::MAX);
-        Self { since, patience, waiting: HashSet::new(), due: VecDeque::new() }
+        Self {
+            since,
+            patience,
+            waiting: HashSet::new(),
+            told: HashSet::new(),
+            told_in_order: VecDeque::new(),
+            due: VecDeque::new(),
+        }
     }
 
     /// A listing was read; `is_first`: of a content that was neither settled nor waiting.
@@ -38,10 +48,28 @@ impl Unannounced {
         let id = id.find(FROM_NOTIFICATION).map_or(id.as_str(), |end| &id[..end]);
         let key = ContentKey::of(id);
         if listing.origin == Origin::Webhook {
-            self.waiting.remove(&(source, key));
-        } else if is_first && self.since <= listing.content.created && self.due.len() < MOST {
+            if !self.waiting.remove(&(source, key)) {
+                self.remember((source, key));
+            }
+        } else if is_first
+            && !self.told.contains(&(source, key))
+            && self.since <= listing.content.created
+            && self.due.len() < MOST
+        {
             self.waiting.insert((source, key));
             self.due.push_back((now.saturating_add(self.patience).unwrap_or(Timestamp::MAX), source, key));
+        }
+    }
+
+    /// The id of a notification may differ from that of the listing, so the listing may look like a first one.
+    fn remember(&mut self, told: (Source, ContentKey)) {
+        if self.told.insert(told) {
+            self.told_in_order.push_back(told);
+        }
+        if MOST < self.told_in_order.len()
+            && let Some(oldest) = self.told_in_order.pop_front()
+        {
+            self.told.remove(&oldest);
         }
     }
 
@@ -106,6 +134,8 @@ mod tests {
         let mut owed = Unannounced::new(at(10), HOUR);
         owed.read(&listing("a", Origin::Webhook, at(11)), true, at(11));
         owed.read(&listing("a", Origin::Follow, at(11)), false, at(12));
+        owed.read(&listing("c$IsFromNotification", Origin::Webhook, at(11)), true, at(11));
+        owed.read(&listing("c", Origin::Follow, at(11)), true, at(12));
         owed.read(&listing("b", Origin::CatchUp, at(9)), true, at(12));
         assert_eq!(owed.missed(at(1_000)).len(), 0);
     }

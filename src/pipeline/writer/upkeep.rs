@@ -193,13 +193,13 @@ impl Writer {
                 Partition::Owned(owned) if !owned.floors.is_empty() => {
                     let listed =
                         owned.progress.iter().map(|(source, progress)| (*source, progress.written())).collect();
-                    Some((*partition, Beginnings { floors: owned.floors.clone(), listed, lost: None }))
+                    Some((*partition, owned.epoch, Beginnings { floors: owned.floors.clone(), listed, lost: None }))
                 }
                 _ => None,
             })
             .collect();
-        for (partition, beginnings) in beginnings {
-            let written = self.write_beginnings(partition, &beginnings);
+        for (partition, epoch, beginnings) in beginnings {
+            let written = self.write_beginnings(partition, epoch, &beginnings);
             self.survive(written)?;
         }
         Ok(())
