@@ -8,12 +8,17 @@ use crate::domain::{Backoff, Fate};
 #[derive(Debug)]
 pub(in crate::cli) struct Patience {
     passing: u32,
+    /// Passing failures that are waited out.
+    most: u32,
     missing: Iter<'static, Duration>,
     unreadable: Iter<'static, Duration>,
 }
 
 /// Passing failures in a row after which a command gives up: some five minutes.
 const MOST: u32 = 9;
+
+/// The same for one content of many: half a minute.
+const MOST_OF_A_LOOK: u32 = 5;
 
 /// A content that was just listed may take a moment to be there.
 const MISSING: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(30)];
@@ -26,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(120);
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { passing: 0, missing: MISSING.iter(), unreadable: UNREADABLE.iter() }
+        Self { passing: 0, most: MOST, missing: MISSING.iter(), unreadable: UNREADABLE.iter() }
     }
 }
 
@@ -36,9 +41,10 @@ impl Patience {
         Self { missing: [].iter(), ..Self::default() }
     }
 
-    /// For contents that are only looked into, each among many: those that are not there are told, and must not add up to hours.
+    /// For contents that are only looked into, each among many: those that cannot be had are told, and must not add up to hours.
     pub(in crate::cli) fn of_a_look() -> Self {
-        Self { missing: MISSING[..2].iter(), unreadable: UNREADABLE[..2].iter(), ..Self::default() }
+        let (missing, unreadable) = (MISSING[..2].iter(), UNREADABLE[..2].iter());
+        Self { passing: 0, most: MOST_OF_A_LOOK, missing, unreadable }
     }
 
     /// How long to wait before the next try; `None`: it is of no use. `draw` is uniform in 0..1.
@@ -52,7 +58,7 @@ impl Patience {
                     _ => Duration::ZERO,
                 };
                 let wait = Backoff::SERVICE.delay(self.passing, draw).max(asked).min(LONGEST);
-                (self.passing <= MOST).then_some(wait)
+                (self.passing <= self.most).then_some(wait)
             }
             Fate::Missing => self.missing.next().copied(),
             Fate::Unreadable => self.unreadable.next().copied(),
@@ -84,6 +90,7 @@ mod tests {
             assert_eq!(count(fate), 0);
         }
         assert_eq!((tries(Patience::short(), Fate::Missing), tries(Patience::of_a_look(), Fate::Missing)), (0, 2));
+        assert_eq!(tries(Patience::of_a_look(), Fate::Retry { after: None }), MOST_OF_A_LOOK as usize);
     }
 
     #[test]
