@@ -117,6 +117,21 @@ pub(super) fn tell(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Asks a person whether to go on; `None` when standard input is no terminal, so that there is nobody to ask.
+///
+/// # Errors
+/// When the terminal cannot be read.
+pub(super) fn confirmed(question: &str) -> Result<Option<bool>, Failure> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    // Whoever cannot read the question does not say yes to it.
+    let _ = write!(io::stderr(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
+    Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
+}
+
 /// A bar on the terminal's standard error; nothing when it is piped. `length` 0: not known yet.
 pub(super) fn progress(length: u64, doing: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {

@@ -6,7 +6,6 @@ mod press; // records and ledger entries, in transactions
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
-    io::{self, IsTerminal},
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ use super::{
     Exit, Failure,
     args::{SourceArgs, SpanArgs, TimeSpan, usage},
     feed::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
-    output::{OutputArgs, harmless, progress, table, tell},
+    output::{OutputArgs, confirmed, harmless, progress, table, tell},
     tool::{self, ToolArgs},
 };
 use crate::{
@@ -185,16 +184,13 @@ impl ReplayArgs {
             span.to,
             twice.join(", ")
         );
-        if !io::stdin().is_terminal() {
-            return Err(usage(format!(
-                "{what}; if that is what you want, say --yes, or name another topic by --to-topic"
-            )));
+        match confirmed(&format!("{what}. Go on?"))? {
+            Some(true) => Ok(()),
+            Some(false) => Err(usage("not confirmed: nothing was published".to_owned())),
+            None => {
+                Err(usage(format!("{what}; if that is what you want, say --yes, or name another topic by --to-topic")))
+            }
         }
-        tell(&format!("{what}. Go on? [y/N]"));
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
-        let is_yes = matches!(answer.trim(), "y" | "Y" | "yes");
-        if is_yes { Ok(()) } else { Err(usage("not confirmed: nothing was published".to_owned())) }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Stops subscriptions, after a warning that cannot be overlooked.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, Write};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::{
     cli::{
         Failure,
         args::{SourceArgs, usage},
-        output::{OutputArgs, harmless, table},
+        output::{OutputArgs, confirmed, harmless, table},
         tool::{ToolArgs, api},
     },
     config::{Subscriptions, Tenant},
@@ -68,8 +68,15 @@ pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
     let sources = args.sources.of(&settings)?;
     warn(&sources, settings.subscriptions == Subscriptions::Manage);
-    if !args.yes && !confirmed()? {
-        return Err(usage("nothing was stopped".to_owned()));
+    if !args.yes {
+        match confirmed("Stop them?")? {
+            Some(true) => {}
+            Some(false) => return Err(usage("nothing was stopped".to_owned())),
+            None => {
+                let why = "nothing was stopped: there is no terminal to ask on, so --yes is needed";
+                return Err(usage(why.to_owned()));
+            }
+        }
     }
     let api = api(&settings)?;
     let mut rows = Vec::new();
@@ -108,16 +115,4 @@ fn warn(sources: &[(&Tenant, Vec<ContentType>)], is_managed: bool) {
          the service keeps nothing for it.\n{managed}",
         lines.collect::<String>()
     );
-}
-
-/// Asks on the terminal.
-fn confirmed() -> Result<bool, Failure> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(usage("nothing was stopped: there is no terminal to ask on, so --yes is needed".to_owned()));
-    }
-    let mut answer = String::new();
-    write!(io::stderr(), "Stop them? [y/N] ").map_err(anyhow::Error::from)?;
-    stdin.lock().read_line(&mut answer).map_err(anyhow::Error::from)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
