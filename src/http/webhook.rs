@@ -2,6 +2,7 @@
 //! that it is handed to. Rules of the service: docs/api/contract.md 3.2 and 3.7.
 
 mod connections; // how many, for how long, with TLS or without
+mod serve; // their HTTP, with limits of its heads
 mod tls; // the certificate, read again when its files change
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use subtle::ConstantTimeEq;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::{connections::Connections, tls::Tls};
+use self::{connections::Connections, serve::Known, tls::Tls};
 use super::Serving;
 use crate::{config, telemetry::Metrics};
 
@@ -50,6 +51,18 @@ const BODIES: usize = 8;
 
 const AUTH_ID: &str = "webhook-authid";
 const VALIDATION_CODE: &str = "webhook-validationcode";
+
+/// The receiver as one connection has it.
+struct At<T> {
+    receiver: Arc<Receiver<T>>,
+    known: Known,
+}
+
+impl<T> Clone for At<T> {
+    fn clone(&self) -> Self {
+        Self { receiver: Arc::clone(&self.receiver), known: self.known.clone() }
+    }
+}
 
 struct Receiver<T> {
     /// Of the secret: hashes are of one length, so comparing them tells nothing of it.
@@ -115,13 +128,15 @@ pub async fn receive<T: Take>(
     let refused = |source| WebhookError::Address { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let receiver =
-        Receiver { auth_id: hash(auth_id.expose_secret().as_bytes()), bodies: Semaphore::new(BODIES), metrics, take };
+    let auth_id = hash(auth_id.expose_secret().as_bytes());
+    let receiver = Arc::new(Receiver { auth_id, bodies: Semaphore::new(BODIES), metrics, take });
     // Any path: an ingress may have cut it, and who knows the secret may come by all of them.
-    let router = Router::new().fallback(answer::<T>).with_state(Arc::new(receiver));
-    let connections = Connections::new(listener, tls);
-    let server = axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned());
-    Ok(Serving { address, ended: tokio::spawn(async move { server.await }) })
+    let router = move |known| {
+        let at = At { receiver: Arc::clone(&receiver), known };
+        Router::new().fallback(answer::<T>).with_state(at)
+    };
+    let served = serve::run(Connections::new(listener, tls), router, stop);
+    Ok(Serving { address, ended: tokio::spawn(async move { io::Result::Ok(served.await) }) })
 }
 
 /// The receiver cannot begin.
@@ -139,9 +154,9 @@ pub enum WebhookError {
     AuthId(#[source] io::Error),
 }
 
-async fn answer<T: Take>(State(receiver): State<Arc<Receiver<T>>>, request: Request<Body>) -> Response<Body> {
-    let outcome = receiver.handle(request).await;
-    receiver.metrics.webhook_requests_total.with_label_values(&[outcome.as_str()]).inc();
+async fn answer<T: Take>(State(at): State<At<T>>, request: Request<Body>) -> Response<Body> {
+    let outcome = at.receiver.handle(request, &at.known).await;
+    at.receiver.metrics.webhook_requests_total.with_label_values(&[outcome.as_str()]).inc();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = outcome.status();
     response
@@ -149,7 +164,7 @@ async fn answer<T: Take>(State(receiver): State<Arc<Receiver<T>>>, request: Requ
 
 impl<T: Take> Receiver<T> {
     /// Nothing is read of a body before its sender has shown the secret.
-    async fn handle(&self, request: Request<Body>) -> Outcome {
+    async fn handle(&self, request: Request<Body>, known: &Known) -> Outcome {
         let headers = request.headers();
         if request.method() != Method::POST {
             return Outcome::NotAPost;
@@ -157,6 +172,7 @@ impl<T: Take> Receiver<T> {
         if !self.knows_the_secret(headers) {
             return Outcome::Unauthorised;
         }
+        known.mark();
         // The service waits for this one, and not for long: answered before anything else is done.
         if headers.contains_key(VALIDATION_CODE) {
             return Outcome::Validated;
