@@ -5,7 +5,7 @@ mod connections; // how many, for how long, with TLS or without
 mod serve; // their HTTP, with limits of its heads
 mod tls; // the certificate, read again when its files change
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -16,6 +16,10 @@ use axum::{
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{
+    Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
@@ -43,7 +47,9 @@ pub enum Taken {
 }
 
 /// More than any notification: an entry takes some 700 bytes.
-const BODY_MAX: usize = 4 << 20;
+const BODY_MAX: usize = 1 << 20;
+/// Entries of one notification. Small ones that mean nothing take much more memory than they have bytes.
+const ENTRIES_MAX: usize = 5_000;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Bodies in memory at once.
@@ -81,6 +87,7 @@ enum Outcome {
     Unauthorised,
     Unreadable,
     TooLarge,
+    TooMany,
     TooSlow,
     NotAPost,
 }
@@ -94,6 +101,7 @@ impl Outcome {
             Self::Unauthorised => "unauthorised",
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",
+            Self::TooMany => "too_many",
             Self::TooSlow => "too_slow",
             Self::NotAPost => "not_a_post",
         }
@@ -105,7 +113,7 @@ impl Outcome {
             Self::NotNow => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorised => StatusCode::FORBIDDEN,
             Self::Unreadable => StatusCode::BAD_REQUEST,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -189,6 +197,9 @@ impl<T: Take> Receiver<T> {
         if is_validation(&body) {
             return Outcome::Validated;
         }
+        if has_too_many(&body) {
+            return Outcome::TooMany;
+        }
         match self.take.take(body).await {
             Taken::Safe => Outcome::Taken,
             Taken::Unreadable => Outcome::Unreadable,
@@ -231,6 +242,29 @@ fn is_validation(body: &[u8]) -> bool {
         _code: String,
     }
     serde_json::from_slice::<Validation>(body).is_ok()
+}
+
+/// Counted without keeping any of them. What is no array is for the [`Take`] to refuse.
+fn has_too_many(body: &[u8]) -> bool {
+    struct Count<'a>(&'a mut usize);
+    impl<'de> Visitor<'de> for Count<'_> {
+        type Value = ();
+
+        fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+            text.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+            while *self.0 <= ENTRIES_MAX && entries.next_element::<IgnoredAny>()?.is_some() {
+                *self.0 += 1;
+            }
+            Ok(())
+        }
+    }
+    let mut entries = 0;
+    // Ends in a fault where the body is none or was left early; what counts is how many there were until then.
+    let _ = serde_json::Deserializer::from_slice(body).deserialize_seq(Count(&mut entries));
+    ENTRIES_MAX < entries
 }
 
 #[cfg(test)]

@@ -148,6 +148,27 @@ async fn other_methods_and_bodies_without_end_are_refused() {
 }
 
 #[tokio::test]
+async fn more_entries_than_any_notification_has_are_refused_before_they_are_read() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let of = |entry: &str, count: usize| format!("[{}]", vec![entry; count].join(","));
+    for entry in ["0", "{}", "[0,0]", r#"{"tenantId":"x"}"#] {
+        assert_eq!(status(stage.post(SECRET).body(of(entry, ENTRIES_MAX))).await, 200, "{entry}");
+        assert_eq!(status(stage.post(SECRET).body(of(entry, ENTRIES_MAX + 1))).await, 413, "{entry}");
+    }
+    // As many as a body can have; and one that never ends, or goes wrong too late.
+    assert_eq!(status(stage.post(SECRET).body(of("0", (BODY_MAX - 1) / 2))).await, 413);
+    assert_eq!(status(stage.post(SECRET).body("[0".to_owned() + &",0".repeat(ENTRIES_MAX))).await, 413);
+    assert_eq!((stage.got(), stage.count(Outcome::TooMany)), (4, 6));
+    // What is in an entry, or in no array, is for others to judge.
+    let nested = [format!("[{}]", of("0", 2 * ENTRIES_MAX)), format!("{{\"a\":{}}}", of("0", 2 * ENTRIES_MAX))];
+    let deep = "[".repeat(100_000);
+    for body in [nested.as_slice(), &[deep, String::new(), "<html>".to_owned()]].concat() {
+        assert_eq!(status(stage.post(SECRET).body(body)).await, 200);
+    }
+    assert_eq!(stage.got(), 9);
+}
+
+#[tokio::test]
 async fn what_is_being_received_is_answered_before_the_end() {
     let gate = Arc::new(Notify::new());
     let shelf = Shelf { got: Arc::default(), answer: Taken::Safe, gate: Some(Arc::clone(&gate)) };
