@@ -2,9 +2,10 @@
 //! that it is handed to. Rules of the service: docs/api/contract.md 3.2 and 3.7.
 
 mod connections; // how many, for how long, with TLS or without
+mod serve; // their HTTP, with limits of its heads
 mod tls; // the certificate, read again when its files change
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -15,12 +16,16 @@ use axum::{
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use secrecy::{ExposeSecret, SecretString};
+use serde::{
+    Deserializer,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::{connections::Connections, tls::Tls};
+use self::{connections::Connections, serve::Known, tls::Tls};
 use super::Serving;
 use crate::{config, telemetry::Metrics};
 
@@ -42,7 +47,9 @@ pub enum Taken {
 }
 
 /// More than any notification: an entry takes some 700 bytes.
-const BODY_MAX: usize = 4 << 20;
+const BODY_MAX: usize = 1 << 20;
+/// Entries of one notification. Small ones that mean nothing take much more memory than they have bytes.
+const ENTRIES_MAX: usize = 5_000;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 /// Bodies in memory at once.
@@ -50,6 +57,18 @@ const BODIES: usize = 8;
 
 const AUTH_ID: &str = "webhook-authid";
 const VALIDATION_CODE: &str = "webhook-validationcode";
+
+/// The receiver as one connection has it.
+struct At<T> {
+    receiver: Arc<Receiver<T>>,
+    known: Known,
+}
+
+impl<T> Clone for At<T> {
+    fn clone(&self) -> Self {
+        Self { receiver: Arc::clone(&self.receiver), known: self.known.clone() }
+    }
+}
 
 struct Receiver<T> {
     /// Of the secret: hashes are of one length, so comparing them tells nothing of it.
@@ -68,6 +87,7 @@ enum Outcome {
     Unauthorised,
     Unreadable,
     TooLarge,
+    TooMany,
     TooSlow,
     NotAPost,
 }
@@ -81,6 +101,7 @@ impl Outcome {
             Self::Unauthorised => "unauthorised",
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",
+            Self::TooMany => "too_many",
             Self::TooSlow => "too_slow",
             Self::NotAPost => "not_a_post",
         }
@@ -92,7 +113,7 @@ impl Outcome {
             Self::NotNow => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unauthorised => StatusCode::FORBIDDEN,
             Self::Unreadable => StatusCode::BAD_REQUEST,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooLarge | Self::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::NotAPost => StatusCode::METHOD_NOT_ALLOWED,
         }
@@ -115,13 +136,15 @@ pub async fn receive<T: Take>(
     let refused = |source| WebhookError::Address { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let receiver =
-        Receiver { auth_id: hash(auth_id.expose_secret().as_bytes()), bodies: Semaphore::new(BODIES), metrics, take };
+    let auth_id = hash(auth_id.expose_secret().as_bytes());
+    let receiver = Arc::new(Receiver { auth_id, bodies: Semaphore::new(BODIES), metrics, take });
     // Any path: an ingress may have cut it, and who knows the secret may come by all of them.
-    let router = Router::new().fallback(answer::<T>).with_state(Arc::new(receiver));
-    let connections = Connections::new(listener, tls);
-    let server = axum::serve(connections, router).with_graceful_shutdown(stop.cancelled_owned());
-    Ok(Serving { address, ended: tokio::spawn(async move { server.await }) })
+    let router = move |known| {
+        let at = At { receiver: Arc::clone(&receiver), known };
+        Router::new().fallback(answer::<T>).with_state(at)
+    };
+    let served = serve::run(Connections::new(listener, tls), router, stop);
+    Ok(Serving { address, ended: tokio::spawn(async move { io::Result::Ok(served.await) }) })
 }
 
 /// The receiver cannot begin.
@@ -139,9 +162,9 @@ pub enum WebhookError {
     AuthId(#[source] io::Error),
 }
 
-async fn answer<T: Take>(State(receiver): State<Arc<Receiver<T>>>, request: Request<Body>) -> Response<Body> {
-    let outcome = receiver.handle(request).await;
-    receiver.metrics.webhook_requests_total.with_label_values(&[outcome.as_str()]).inc();
+async fn answer<T: Take>(State(at): State<At<T>>, request: Request<Body>) -> Response<Body> {
+    let outcome = at.receiver.handle(request, &at.known).await;
+    at.receiver.metrics.webhook_requests_total.with_label_values(&[outcome.as_str()]).inc();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = outcome.status();
     response
@@ -149,7 +172,7 @@ async fn answer<T: Take>(State(receiver): State<Arc<Receiver<T>>>, request: Requ
 
 impl<T: Take> Receiver<T> {
     /// Nothing is read of a body before its sender has shown the secret.
-    async fn handle(&self, request: Request<Body>) -> Outcome {
+    async fn handle(&self, request: Request<Body>, known: &Known) -> Outcome {
         let headers = request.headers();
         if request.method() != Method::POST {
             return Outcome::NotAPost;
@@ -157,6 +180,7 @@ impl<T: Take> Receiver<T> {
         if !self.knows_the_secret(headers) {
             return Outcome::Unauthorised;
         }
+        known.mark();
         // The service waits for this one, and not for long: answered before anything else is done.
         if headers.contains_key(VALIDATION_CODE) {
             return Outcome::Validated;
@@ -172,6 +196,9 @@ impl<T: Take> Receiver<T> {
         };
         if is_validation(&body) {
             return Outcome::Validated;
+        }
+        if has_too_many(&body) {
+            return Outcome::TooMany;
         }
         match self.take.take(body).await {
             Taken::Safe => Outcome::Taken,
@@ -215,6 +242,29 @@ fn is_validation(body: &[u8]) -> bool {
         _code: String,
     }
     serde_json::from_slice::<Validation>(body).is_ok()
+}
+
+/// Counted without keeping any of them. What is no array is for the [`Take`] to refuse.
+fn has_too_many(body: &[u8]) -> bool {
+    struct Count<'a>(&'a mut usize);
+    impl<'de> Visitor<'de> for Count<'_> {
+        type Value = ();
+
+        fn expecting(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+            text.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+            while *self.0 <= ENTRIES_MAX && entries.next_element::<IgnoredAny>()?.is_some() {
+                *self.0 += 1;
+            }
+            Ok(())
+        }
+    }
+    let mut entries = 0;
+    // Ends in a fault where the body is none or was left early; what counts is how many there were until then.
+    let _ = serde_json::Deserializer::from_slice(body).deserialize_seq(Count(&mut entries));
+    ENTRIES_MAX < entries
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ use openssl::{
 use reqwest::{Client, Method};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::Notify,
 };
 use uuid::Uuid;
 
-use super::*;
+use super::{
+    serve::{HEAD_MAX, HEAD_TIME, HEADERS},
+    *,
+};
 
 const SECRET: &str = "0123456789abcdef";
 
@@ -145,6 +148,27 @@ async fn other_methods_and_bodies_without_end_are_refused() {
 }
 
 #[tokio::test]
+async fn more_entries_than_any_notification_has_are_refused_before_they_are_read() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let of = |entry: &str, count: usize| format!("[{}]", vec![entry; count].join(","));
+    for entry in ["0", "{}", "[0,0]", r#"{"tenantId":"x"}"#] {
+        assert_eq!(status(stage.post(SECRET).body(of(entry, ENTRIES_MAX))).await, 200, "{entry}");
+        assert_eq!(status(stage.post(SECRET).body(of(entry, ENTRIES_MAX + 1))).await, 413, "{entry}");
+    }
+    // As many as a body can have; and one that never ends, or goes wrong too late.
+    assert_eq!(status(stage.post(SECRET).body(of("0", (BODY_MAX - 1) / 2))).await, 413);
+    assert_eq!(status(stage.post(SECRET).body("[0".to_owned() + &",0".repeat(ENTRIES_MAX))).await, 413);
+    assert_eq!((stage.got(), stage.count(Outcome::TooMany)), (4, 6));
+    // What is in an entry, or in no array, is for others to judge.
+    let nested = [format!("[{}]", of("0", 2 * ENTRIES_MAX)), format!("{{\"a\":{}}}", of("0", 2 * ENTRIES_MAX))];
+    let deep = "[".repeat(100_000);
+    for body in [nested.as_slice(), &[deep, String::new(), "<html>".to_owned()]].concat() {
+        assert_eq!(status(stage.post(SECRET).body(body)).await, 200);
+    }
+    assert_eq!(stage.got(), 9);
+}
+
+#[tokio::test]
 async fn what_is_being_received_is_answered_before_the_end() {
     let gate = Arc::new(Notify::new());
     let shelf = Shelf { got: Arc::default(), answer: Taken::Safe, gate: Some(Arc::clone(&gate)) };
@@ -179,6 +203,95 @@ async fn whoever_sends_too_slowly_or_nothing_at_all_is_let_go() {
         let _ = silent.read_to_end(&mut rest).await;
     }
     assert_eq!((stage.got(), stage.count(Outcome::TooSlow)), (0, 1));
+}
+
+/// Sends `first`, then `then` every five seconds, until the other side has had enough.
+async fn dribble(address: SocketAddr, first: &[u8], then: &[u8]) {
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    let mut sent = slow.write_all(first).await;
+    while sent.is_ok() {
+        let mut heard = [0; 1_024];
+        // What it says does not matter, but that it ends does.
+        match timeout(Duration::from_secs(5), slow.read(&mut heard)).await {
+            Ok(Ok(0) | Err(_)) => return,
+            Ok(Ok(_)) => continue,
+            Err(_) => sent = slow.write_all(then).await,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_dribbles_heads_or_never_shows_the_secret_is_let_go() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let known = format!("POST / HTTP/1.1\r\nhost: x\r\nwebhook-authid: {SECRET}\r\ncontent-length: 2\r\n\r\n[]");
+    let second = format!("{known}POST / HTTP/1.1\r\nx: ");
+    let stranger = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let ping = b"\0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    // Headers of a stream that never end.
+    let headers = b"\0\0\0\x01\0\0\0\0\x01";
+    let continued = b"\0\0\0\x09\0\0\0\0\x01";
+    for (first, then) in [
+        (&b"POST / HTTP/1.1\r\nx: "[..], &b"y"[..]),
+        (b"P", b"R"),
+        (b"PRI", b" "),
+        (second.as_bytes(), b"y"),
+        (stranger.as_bytes(), stranger.as_bytes()),
+        (preface, ping),
+        (&[&preface[..], headers].concat(), continued),
+    ] {
+        let begun = tokio::time::Instant::now();
+        dribble(stage.address, first, then).await;
+        assert!(begun.elapsed() <= 2 * HEAD_TIME, "{}", String::from_utf8_lossy(first));
+    }
+    assert_eq!((stage.got(), stage.count(Outcome::Taken)), (1, 1));
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_are_refused_before_their_end() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let answer = async |sent: String| {
+        let mut raw = TcpStream::connect(stage.address).await.unwrap();
+        raw.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        raw.read_exact(&mut answer).await.unwrap();
+        String::from_utf8(answer.to_vec()).unwrap()
+    };
+    let begin = format!("POST / HTTP/1.1\r\nhost: x\r\nwebhook-authid: {SECRET}\r\ncontent-length: 0\r\nx: ");
+    let large = "y".repeat(HEAD_MAX - begin.len());
+    assert_eq!(answer(format!("{begin}{large}")).await, "HTTP/1.1 431");
+    assert_eq!(answer(format!("{begin}{}\r\n\r\n", &large[4..])).await, "HTTP/1.1 200", "it just fits");
+    let many = "x: y\r\n".repeat(HEADERS - 3);
+    assert_eq!(answer(format!("{begin}y\r\n{many}\r\n")).await, "HTTP/1.1 431");
+    assert_eq!(answer(format!("{begin}y\r\n{}\r\n", &many[6..])).await, "HTTP/1.1 200");
+    assert_eq!(stage.got(), 2);
+}
+
+#[tokio::test]
+async fn notifications_come_by_http_2_too_and_large_heads_do_not() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let client = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    let post = || client.post(format!("http://{}/", stage.address)).header("webhook-authid", SECRET);
+    assert_eq!(status(post().body(vec![b' '; BODY_MAX])).await, 200);
+    let refused = post().header("x", "y".repeat(HEAD_MAX)).body("[]").send().await;
+    assert!(refused.is_err() || refused.unwrap().status() == 431);
+    assert_eq!(stage.got(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_sends_requests_and_does_not_read_is_let_go() {
+    let stage = Stage::answering(Taken::Safe).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    // The fewer answers the system holds, the sooner nothing moves.
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut deaf = socket.connect(stage.address).await.unwrap();
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nwebhook-authid: {SECRET}\r\nwebhook-validationcode: a\r\n\
+         content-length: 0\r\n\r\n"
+    );
+    let requests = head.repeat(64);
+    while deaf.write_all(requests.as_bytes()).await.is_ok() {}
+    assert!(stage.count(Outcome::Validated) > 0);
 }
 
 /// A self-signed certificate of this name and its key, as PEM.
