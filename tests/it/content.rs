@@ -80,6 +80,8 @@ fn what_cannot_be_listed_is_refused_with_what_can() {
         (&["--since", "8d"][..], "the last 7 days"),
         (&["--from", "2020-01-01", "--to", "2020-01-02"], "the last 7 days"),
         (&["--from", "2200-01-01", "--to", "2200-01-02"], "until now"),
+        (&["--from", "9999-12-30T21:00", "--to", "9999-12-30T21:30"], "until now"),
+        (&["--since", "7304484d"], "the last 7 days"),
         (&["--since", "1h", "--tenant", "fabrikam"], "they have contoso"),
         (&["--since", "1h", "--into", "x"], "--blobs"),
     ] {
