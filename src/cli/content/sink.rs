@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use super::{folder::Folder, line};
+use super::{
+    folder::{Folder, Unfinished},
+    line,
+};
 use crate::{
     api::TenantApi,
     cli::feed::{Lost, Part, Patience, Unfetched, fetch},
@@ -51,8 +54,10 @@ impl Sink {
     pub(super) async fn bring(&self, api: &TenantApi, content: &Listed, patience: Patience) -> io::Result<Brought> {
         let brought = match self {
             Self::Pipe(out) => to_pipe(out, api, content, patience).await,
-            Self::Folder(folder) if folder.has(api.id(), &content.content_id) => return Ok(Brought::Before),
-            Self::Folder(folder) => to_file(folder, api, content, patience).await,
+            Self::Folder(folder) => match folder.begin(api.id(), &content.content_id)? {
+                Some(file) => to_file(file, api, content, patience).await,
+                None => return Ok(Brought::Before),
+            },
         };
         match brought {
             Ok(Lines { too_large: Some(bytes), .. }) => Ok(Brought::TooLarge(bytes)),
@@ -94,12 +99,11 @@ async fn to_pipe(
 }
 
 async fn to_file(
-    folder: &Folder,
+    mut file: Unfinished,
     api: &TenantApi,
     content: &Listed,
     patience: Patience,
 ) -> Result<Lines, Lost<io::Error>> {
-    let mut file = folder.begin(api.id(), &content.content_id).map_err(Lost::Taker)?;
     let mut lines = Lines::default();
     let take = |part: Part<'_>| match part {
         Part::Begins => {
