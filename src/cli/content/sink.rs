@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    io::{self, BufWriter, Stdout, Write},
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
     path::Path,
 };
 
@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     api::TenantApi,
-    cli::feed::{Lost, Part, Patience, Unfetched, fetch},
+    cli::{
+        feed::{Lost, Part, Patience, Unfetched, fetch},
+        output::for_stdout,
+    },
     domain::{Listed, RecordId, RecordRef},
 };
 
@@ -82,6 +85,7 @@ async fn to_pipe(
     content: &Listed,
     patience: Patience,
 ) -> Result<Lines, Lost<io::Error>> {
+    let is_watched = io::stdout().is_terminal();
     let (mut printed, mut lines) = (Printed::default(), Lines::default());
     let take = |part: Part<'_>| match part {
         Part::Begins => {
@@ -91,7 +95,7 @@ async fn to_pipe(
         Part::Records(batch) => {
             lines.text.clear();
             batch.iter().filter(|record| printed.is_new(record.identity)).for_each(|record| lines.put(&record));
-            out.borrow_mut().write_all(&lines.text)
+            out.borrow_mut().write_all(&for_stdout(&lines.text, is_watched))
         }
     };
     fetch(api, content, LARGEST, patience, take).await?;
