@@ -235,6 +235,20 @@ fn a_service_that_fails_and_throttles_costs_patience_only() {
 }
 
 #[test]
+fn contents_that_are_all_refused_are_for_a_person() {
+    let world = world(scenario(vec![(ContentType::General, history(3, 7))]));
+    let items = json(&world.tool(&["content", "list", "--since", "6h", "--output", "json"]));
+    let ids: Vec<&str> = items.iter().map(|item| text(item, "content_id")).collect();
+    let refused = Rule { on: Some(Operation::Blob), failure: Failure::Code(10001), when: When::Always };
+    world.simulator().control().set_faults(Faults { rules: vec![refused], ..Faults::default() });
+    for args in [&[&["content", "get"], &ids[..]].concat()[..], &["content", "list", "--since", "6h", "--blobs"]] {
+        let ran = world.tool(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("AF10001") && ran.stderr.contains("3 contents"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn contents_are_brought_by_id_or_uri_and_never_from_elsewhere() {
     let faults = Faults {
         contents: [(0, Damage::Missing), (1, Damage::Expired), (2, Damage::InvalidId)]
