@@ -153,7 +153,7 @@ pub fn main() -> ExitCode {
     match execute(Cli::parse()) {
         Ok(()) => Exit::Fine.into(),
         Err(failure) => {
-            let _ = writeln!(io::stderr(), "o365feed: {failure}");
+            output::tell(&format!("o365feed: {failure}"));
             failure.exit.into()
         }
     }

@@ -1,6 +1,7 @@
 //! How a command tells its result: a table for people, JSON for programs.
 
 use std::{
+    borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
 };
@@ -55,10 +56,16 @@ impl OutputArgs {
 
 /// Prints lines of JSON: as they are for a program, and on a terminal so that nothing in them is obeyed.
 pub(super) fn print_json(lines: &str) -> Result<(), Failure> {
-    if !io::stdout().is_terminal() {
-        return print(lines);
+    print(&if io::stdout().is_terminal() { Cow::Owned(harmless_lines(lines)) } else { Cow::Borrowed(lines) })
+}
+
+/// Whole lines that others wrote, as they are for a program, and for a terminal so that nothing in them is obeyed.
+pub(super) fn for_stdout(lines: &[u8], is_terminal: bool) -> Cow<'_, [u8]> {
+    if is_terminal {
+        Cow::Owned(harmless_lines(&String::from_utf8_lossy(lines)).into_bytes())
+    } else {
+        Cow::Borrowed(lines)
     }
-    print(&lines.lines().map(|line| harmless(line) + "\n").collect::<String>())
 }
 
 /// For `serialize_with`: a value as the text that it is displayed as.
@@ -85,6 +92,11 @@ pub(super) fn harmless(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() || is_direction(letter) { '\u{fffd}' } else { letter }).collect()
 }
 
+/// As [`harmless`], for a text of several lines: line feeds stay.
+pub(super) fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
+}
+
 /// At most so much of a text that somebody else wrote stands in a cell of a table.
 const LONGEST_CELL: usize = 120;
 
@@ -109,12 +121,12 @@ pub(super) fn cell(text: Option<&str>, width: usize) -> String {
 
 /// Marks that turn the order of the letters after them around.
 fn is_direction(letter: char) -> bool {
-    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    matches!(letter, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Says something beside the result, on standard error. Nobody listening there is no failure.
+/// Says something beside the result, on standard error, and nothing in it is obeyed. Nobody listening there is no failure.
 pub(super) fn tell(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", harmless_lines(text));
 }
 
 /// Asks a person whether to go on; `None` when standard input is no terminal, so that there is nobody to ask.
@@ -156,6 +168,14 @@ mod tests {
             ("Mül…".into(), "a�  ".into(), "- ".into())
         );
         assert_eq!(shortened(&"x".repeat(1_000)).chars().count(), LONGEST_CELL);
+    }
+
+    #[test]
+    fn a_terminal_obeys_no_line_and_a_program_gets_each_byte() {
+        let lines = b"{\"a\":\"\x1b[2J\xc2\x9b\xd8\x9c\"}\n\xff\r\n";
+        assert_eq!(*for_stdout(lines, false), lines[..]);
+        assert_eq!(String::from_utf8_lossy(&for_stdout(lines, true)), "{\"a\":\"�[2J��\"}\n��\n");
+        assert_eq!(harmless_lines("a: b\n  c\td"), "a: b\n  c�d");
     }
 
     #[test]

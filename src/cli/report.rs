@@ -252,7 +252,15 @@ struct Heading {
 struct Page<'a, R> {
     #[serde(flatten)]
     heading: &'a Heading,
+    /// Records of groups beyond those that are kept.
+    #[serde(skip_serializing_if = "is_zero")]
+    others: u64,
     rows: Vec<R>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl<S: Sum> Done<S> {

@@ -28,7 +28,9 @@ impl Window {
         let width = width.clamp(SignedDuration::from_secs(1), Self::MAX);
         let mut reached = start;
         std::iter::from_fn(move || {
-            let window = Self::new(reached, end.min(reached + width)).ok()?;
+            // Past the last time there is, only the span ends the window.
+            let full = reached.checked_add(width).unwrap_or(Timestamp::MAX);
+            let window = Self::new(reached, end.min(full)).ok()?;
             reached = window.end;
             Some(window)
         })
@@ -55,6 +57,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn tiles_end_where_time_does() {
+        let hours = |hours| SignedDuration::from_hours(hours);
+        let (late, width) = (Timestamp::MAX - hours(30), hours(23));
+        let tiles: Vec<Window> = Window::tiles(late, Timestamp::MAX, width).collect();
+        assert_eq!((tiles.len(), tiles[1].end()), (2, Timestamp::MAX));
+        assert_eq!(Window::tiles(Timestamp::MAX, Timestamp::UNIX_EPOCH, width).count(), 0);
+    }
 
     proptest! {
         #[test]

@@ -12,6 +12,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
 };
+use serde_json::error::Category;
 use tracing::debug;
 
 use super::{
@@ -55,8 +56,9 @@ pub enum SurveyError {
         "use {topic}: it has {found} partitions and kafka.partitions says {expected}; a tenant would be looked for in the wrong place"
     )]
     Partitions { topic: String, found: usize, expected: i32 },
-    #[error("read the gap at {topic} [{partition}] @ {offset}")]
-    Gap { topic: String, partition: i32, offset: i64, source: serde_json::Error },
+    /// Where the message is wrong, and no word of it.
+    #[error("read the gap at {topic} [{partition}] @ {offset}: {why}")]
+    Gap { topic: String, partition: i32, offset: i64, why: String },
 }
 
 /// Longest wait for one answer of a broker.
@@ -235,11 +237,11 @@ impl Survey {
                 Next::Quiet => continue,
                 Next::End => return Ok(()),
             };
-            let gap = Gap::from_json(message.payload().unwrap_or_default()).map_err(|source| SurveyError::Gap {
+            let gap = Gap::from_json(message.payload().unwrap_or_default()).map_err(|fault| SurveyError::Gap {
                 topic: message.topic().to_owned(),
                 partition: message.partition(),
                 offset: message.offset(),
-                source,
+                why: place(&fault),
             })?;
             self.take_gap(gap);
         }
@@ -281,4 +283,24 @@ fn take(known: &mut Known, logged: &LoggedEntry<'_>, needed: Timestamp) {
         }
     };
     ids.iter().for_each(|id| put(known, *id, Day::of(appended)));
+}
+
+/// What is wrong with JSON and where; serde_json's own words may quote it.
+fn place(fault: &serde_json::Error) -> String {
+    let kind = fault.classify();
+    let newer = if kind == Category::Data { "; a newer o365feed may have written it" } else { "" };
+    format!("{kind:?} error at line {} column {}{newer}", fault.line(), fault.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_no_gap_is_not_quoted() {
+        let fault = Gap::from_json(br#"{"reason":"expired","closed":false,"attempts":"alice"}"#).unwrap_err();
+        assert!(fault.to_string().contains("alice"), "it is quoted no more: {fault}");
+        let told = place(&fault);
+        assert!(told.starts_with("Data error at line 1 column ") && !told.contains("alice"), "{told}");
+    }
 }

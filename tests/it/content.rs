@@ -80,6 +80,8 @@ fn what_cannot_be_listed_is_refused_with_what_can() {
         (&["--since", "8d"][..], "the last 7 days"),
         (&["--from", "2020-01-01", "--to", "2020-01-02"], "the last 7 days"),
         (&["--from", "2200-01-01", "--to", "2200-01-02"], "until now"),
+        (&["--from", "9999-12-30T21:00", "--to", "9999-12-30T21:30"], "until now"),
+        (&["--since", "7304484d"], "the last 7 days"),
         (&["--since", "1h", "--tenant", "fabrikam"], "they have contoso"),
         (&["--since", "1h", "--into", "x"], "--blobs"),
     ] {
@@ -233,6 +235,20 @@ fn a_service_that_fails_and_throttles_costs_patience_only() {
 }
 
 #[test]
+fn contents_that_are_all_refused_are_for_a_person() {
+    let world = world(scenario(vec![(ContentType::General, history(3, 7))]));
+    let items = json(&world.tool(&["content", "list", "--since", "6h", "--output", "json"]));
+    let ids: Vec<&str> = items.iter().map(|item| text(item, "content_id")).collect();
+    let refused = Rule { on: Some(Operation::Blob), failure: Failure::Code(10001), when: When::Always };
+    world.simulator().control().set_faults(Faults { rules: vec![refused], ..Faults::default() });
+    for args in [&[&["content", "get"], &ids[..]].concat()[..], &["content", "list", "--since", "6h", "--blobs"]] {
+        let ran = world.tool(args);
+        assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("AF10001") && ran.stderr.contains("3 contents"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn contents_are_brought_by_id_or_uri_and_never_from_elsewhere() {
     let faults = Faults {
         contents: [(0, Damage::Missing), (1, Damage::Expired), (2, Damage::InvalidId)]
@@ -244,7 +260,8 @@ fn contents_are_brought_by_id_or_uri_and_never_from_elsewhere() {
     let mut items = json(&world.tool(&["content", "list", "--since", "6h", "--output", "json"]));
     items.sort_by_key(|item| text(item, "created").to_owned());
     let (id, uri) = (text(&items[3], "content_id"), text(&items[4], "content_uri"));
-    let ran = world.tool(&["content", "get", id, uri]);
+    // An id that is named again, or by its uri, is the same content.
+    let ran = world.tool(&["content", "get", id, uri, id, text(&items[3], "content_uri")]);
     assert_eq!((ran.code, ran.stdout.lines().count()), (0, 14), "{}", ran.stderr);
     assert!(ran.stdout.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()));
 

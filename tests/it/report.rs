@@ -91,6 +91,11 @@ fn a_span_is_that_of_the_creation_and_a_report_needs_no_kafka() {
     assert_eq!(page["records"]["counted"], expected);
     assert_eq!(page["rows"][0]["record_type_name"], "SharePointFileOperation");
 
+    let never = ["--from", "9999-12-30T21:00", "--to", "9999-12-30T21:30"];
+    let none = world.tool(&[&["report", "users", "--source", "api", "--output", "json"], &never[..]].concat());
+    assert_eq!(none.code, 0, "{}", none.stderr);
+    assert_eq!(serde_json::from_str::<Value>(&none.stdout).unwrap()["records"]["read"], 0);
+
     let refused = world.tool(&["report", "operations"]);
     assert_eq!(refused.code, 4, "{}", refused.stderr);
     assert!(refused.stderr.contains("did not answer"), "{}", refused.stderr);

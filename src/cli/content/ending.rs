@@ -17,6 +17,8 @@ pub(in crate::cli) struct Troubles {
     /// Microsoft wants a person to act.
     refused: bool,
     contents: usize,
+    /// Those of the contents for which it wants that.
+    refused_contents: usize,
 }
 
 impl Troubles {
@@ -40,12 +42,14 @@ impl Troubles {
         };
         tell(&format!("tenant {tenant}: {why}"));
         self.contents += 1;
+        self.refused_contents += usize::from(matches!(lost, Brought::Missing(unfetched) if unfetched.is_refused()));
     }
 
     /// # Errors
     /// When there was any trouble; `sources` were asked for.
     pub(in crate::cli) fn ending(&self, sources: usize) -> Result<(), Failure> {
-        let exit = if self.refused { Exit::Microsoft } else { Exit::Incomplete };
+        let only_refused = self.sources == 0 && self.refused_contents == self.contents;
+        let exit = if self.refused || only_refused { Exit::Microsoft } else { Exit::Incomplete };
         let why = match (self.sources, self.contents) {
             (0, 0) => return Ok(()),
             (0, contents) => format!("{contents} contents could not be brought"),
@@ -64,5 +68,23 @@ pub(super) fn written<T>(outcome: io::Result<T>) -> Result<Option<T>, Failure> {
         Ok(value) => Ok(Some(value)),
         Err(fault) if fault.kind() == io::ErrorKind::BrokenPipe => Ok(None),
         Err(fault) => Err(anyhow::Error::from(fault).context("could not write").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_is_asked_for_when_all_contents_are_refused_or_a_source_is() {
+        let exit = |sources, refused, contents, refused_contents| {
+            let troubles = Troubles { sources, refused, contents, refused_contents };
+            troubles.ending(2).map_err(|failure| failure.exit)
+        };
+        assert_eq!(exit(0, false, 0, 0), Ok(()));
+        assert_eq!(exit(0, false, 2, 2), Err(Exit::Microsoft));
+        assert_eq!(exit(0, false, 2, 1), Err(Exit::Incomplete));
+        assert_eq!(exit(1, false, 2, 2), Err(Exit::Incomplete));
+        assert_eq!(exit(1, true, 2, 0), Err(Exit::Microsoft));
     }
 }

@@ -1,6 +1,7 @@
 //! `o365feed content get`: the records of contents that somebody names.
 
 use std::{
+    collections::HashSet,
     io::{self, BufRead},
     path::PathBuf,
 };
@@ -67,8 +68,11 @@ pub(in crate::cli) async fn run(args: GetArgs) -> Result<(), Failure> {
     let tenant = one_tenant(&args.tenants, &settings)?;
     let api = api.tenant(tenant.id).ok_or_else(|| usage(format!("there is no tenant {}", tenant.id)))?;
     // All are checked first: half a result for a slip of the pen helps nobody.
-    let contents: Vec<Listed> =
+    let mut contents: Vec<Listed> =
         names(&args.contents)?.iter().map(|name| named(name, &api)).collect::<Result<_, _>>()?;
+    // An id and its uri name the same content.
+    let mut seen = HashSet::new();
+    contents.retain(|content| seen.insert(content.key()));
     let sink = Sink::new(args.into.as_deref()).map_err(anyhow::Error::from)?;
     let brought =
         stream::iter(&contents).map(async |content| (content, sink.bring(&api, content, Patience::short()).await));

@@ -21,7 +21,7 @@ use crate::{
         Failure,
         args::{SourceArgs, SpanArgs},
         feed::{Patience, Place, Survey, Unlisted, in_reach},
-        output::{OutputArgs, harmless, progress, tell},
+        output::{OutputArgs, for_stdout, harmless, progress, tell},
         tool::{self, ToolArgs},
     },
     domain::Listed,
@@ -92,6 +92,7 @@ async fn list(survey: Survey, output: OutputArgs, troubles: &mut Troubles) -> io
     let names = survey.tenants();
     let mut rows = Rows {
         is_json: output.is_json(),
+        is_watched,
         width: names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(6),
         count: 0,
     };
@@ -117,6 +118,8 @@ async fn list(survey: Survey, output: OutputArgs, troubles: &mut Troubles) -> io
 /// A table whose width is known before its rows are, or an array.
 struct Rows {
     is_json: bool,
+    /// By a person, at a terminal.
+    is_watched: bool,
     /// Of the first column.
     width: usize,
     count: u64,
@@ -166,7 +169,7 @@ impl Rows {
             expires,
         };
         out.write_all(comma.as_bytes())?;
-        serde_json::to_writer(out, &item).map_err(io::Error::from)
+        out.write_all(&for_stdout(&serde_json::to_vec(&item)?, self.is_watched))
     }
 
     fn end(&self, out: &mut impl Write) -> io::Result<()> {

@@ -3,14 +3,20 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    io::{self, BufWriter, Stdout, Write},
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
     path::Path,
 };
 
-use super::{folder::Folder, line};
+use super::{
+    folder::{Folder, Unfinished},
+    line,
+};
 use crate::{
     api::TenantApi,
-    cli::feed::{Lost, Part, Patience, Unfetched, fetch},
+    cli::{
+        feed::{Lost, Part, Patience, Unfetched, fetch},
+        output::for_stdout,
+    },
     domain::{Listed, RecordId, RecordRef},
 };
 
@@ -51,8 +57,10 @@ impl Sink {
     pub(super) async fn bring(&self, api: &TenantApi, content: &Listed, patience: Patience) -> io::Result<Brought> {
         let brought = match self {
             Self::Pipe(out) => to_pipe(out, api, content, patience).await,
-            Self::Folder(folder) if folder.has(api.id(), &content.content_id) => return Ok(Brought::Before),
-            Self::Folder(folder) => to_file(folder, api, content, patience).await,
+            Self::Folder(folder) => match folder.begin(api.id(), &content.content_id)? {
+                Some(file) => to_file(file, api, content, patience).await,
+                None => return Ok(Brought::Before),
+            },
         };
         match brought {
             Ok(Lines { too_large: Some(bytes), .. }) => Ok(Brought::TooLarge(bytes)),
@@ -77,6 +85,7 @@ async fn to_pipe(
     content: &Listed,
     patience: Patience,
 ) -> Result<Lines, Lost<io::Error>> {
+    let is_watched = io::stdout().is_terminal();
     let (mut printed, mut lines) = (Printed::default(), Lines::default());
     let take = |part: Part<'_>| match part {
         Part::Begins => {
@@ -86,7 +95,7 @@ async fn to_pipe(
         Part::Records(batch) => {
             lines.text.clear();
             batch.iter().filter(|record| printed.is_new(record.identity)).for_each(|record| lines.put(&record));
-            out.borrow_mut().write_all(&lines.text)
+            out.borrow_mut().write_all(&for_stdout(&lines.text, is_watched))
         }
     };
     fetch(api, content, LARGEST, patience, take).await?;
@@ -94,12 +103,11 @@ async fn to_pipe(
 }
 
 async fn to_file(
-    folder: &Folder,
+    mut file: Unfinished,
     api: &TenantApi,
     content: &Listed,
     patience: Patience,
 ) -> Result<Lines, Lost<io::Error>> {
-    let mut file = folder.begin(api.id(), &content.content_id).map_err(Lost::Taker)?;
     let mut lines = Lines::default();
     let take = |part: Part<'_>| match part {
         Part::Begins => {

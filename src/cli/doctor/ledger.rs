@@ -147,7 +147,7 @@ pub(super) fn judge_ledger(books: &Result<Books, ReadError>, listed: &[Listed], 
     }
     let is_due = |content: &&Listed| {
         let began = books.began.get(&content.source);
-        content.created + GRACE < now && began.is_none_or(|began| *began <= content.created)
+        GRACE < now.duration_since(content.created) && began.is_none_or(|began| *began <= content.created)
     };
     let due: Vec<&Listed> = listed.iter().filter(is_due).collect();
     if due.is_empty() {
@@ -238,6 +238,8 @@ mod tests {
         assert_eq!(judge(books(&["a"]), &old), Verdict::Ok);
         assert_eq!(judge(books(&[]), &old), Verdict::Warning);
         assert_eq!(judge(books(&[]), &fresh), Verdict::Skipped);
+        let never = Listed { created: Timestamp::MAX, ..listed("c", 0) };
+        assert_eq!(judge(books(&[]), &never), Verdict::Skipped);
         assert_eq!(judge(Books { is_whole: false, ..books(&[]) }, &old), Verdict::Skipped);
         assert_eq!(judge(Books { foreign: Some("x".into()), ..books(&["a"]) }, &old), Verdict::Failure);
         let began = HashMap::from([(source(), at(11))]);

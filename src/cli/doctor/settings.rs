@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
 use super::report::{Probe, Verdict};
 use crate::{
     cli::config::check,
-    config::{ConfigErrors, Credential, Settings},
+    config::{AuthId, ConfigErrors, Credential, Settings},
 };
 
 /// A secret's file, and the bits of its mode.
@@ -23,11 +23,19 @@ pub(super) fn secret_files(settings: &Settings) -> Vec<SecretFile> {
     });
     // Kafka's own: librdkafka reads the key of TLS from a file.
     let keys = settings.kafka.properties.get("ssl.key.location").map(PathBuf::from);
+    let webhook = &settings.webhook;
+    let auth_id = match &webhook.auth_id {
+        Some(AuthId::File(path)) => Some(path.clone()),
+        Some(AuthId::Text(_)) | None => None,
+    };
+    let hooks = auth_id.into_iter().chain(webhook.tls.as_ref().map(|tls| tls.key_file.clone()));
+    // Where nothing is received they need not be there.
+    let hooks = hooks.filter(|path| webhook.enabled || path.exists());
     let look = |path: PathBuf| {
         let mode = fs::metadata(&path).map(|file| file.permissions().mode() & 0o777).map_err(|why| why.to_string());
         SecretFile { path, mode }
     };
-    named.chain(keys).map(look).collect()
+    named.chain(keys).chain(hooks).map(look).collect()
 }
 
 pub(super) fn judge(settings: &Result<Settings, ConfigErrors>, files: &[SecretFile]) -> Probe {
@@ -63,7 +71,7 @@ pub(super) fn judge(settings: &Result<Settings, ConfigErrors>, files: &[SecretFi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load;
+    use crate::config::{Tls, load};
 
     fn settings() -> Result<Settings, ConfigErrors> {
         let guid = "7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001";
@@ -88,5 +96,17 @@ mod tests {
         let probe = judge(&faults, &[]);
         assert_eq!((probe.verdict, probe.advice.len()), (Verdict::Failure, 1));
         assert!(probe.evidence.len() >= 2, "{:?}", probe.evidence);
+    }
+
+    #[test]
+    fn what_the_receiver_keeps_secret_is_looked_at_too() {
+        let (auth_id, key) = (std::path::Path::new("/nowhere/auth-id"), std::path::Path::new("/nowhere/tls.key"));
+        let mut settings = settings().unwrap();
+        settings.webhook.auth_id = Some(AuthId::File(auth_id.to_owned()));
+        settings.webhook.tls = Some(Tls { certificate_file: "/nowhere/tls.crt".into(), key_file: key.to_owned() });
+        let looked = |settings: &Settings| secret_files(settings).into_iter().map(|file| file.path).collect::<Vec<_>>();
+        assert_eq!(looked(&settings), Vec::<PathBuf>::new(), "nothing is received");
+        settings.webhook.enabled = true;
+        assert_eq!(looked(&settings), [auth_id, key]);
     }
 }

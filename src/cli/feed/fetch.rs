@@ -56,6 +56,11 @@ impl Unfetched {
         }
     }
 
+    /// Whether Microsoft wants a person to act.
+    pub(in crate::cli) fn is_refused(&self) -> bool {
+        self.cause.fate() == Fate::Operator
+    }
+
     /// When Microsoft wants a person to act: then no other content of the tenant can be had either.
     pub(in crate::cli) fn refusal(self, tenant: &str) -> Option<Failure> {
         match self.cause {

@@ -86,7 +86,7 @@ impl Delays {
             max_seconds: seconds.max(),
         };
         let rows = self.legs.iter().map(row).collect();
-        output.show(&Page { heading, rows }, |page| {
+        output.show(&Page { heading, others: 0, rows }, |page| {
             let cells = |row: &Row| {
                 let times = [row.p50_seconds, row.p90_seconds, row.p99_seconds, row.max_seconds].map(told);
                 let first = [row.content_type.to_owned(), row.leg.as_str().to_owned(), row.count.to_string()];

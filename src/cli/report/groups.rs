@@ -1,7 +1,8 @@
-//! How many of what, by whom. What is kept is a row a group, and the name of each user once.
+//! How many of what, by whom. What is kept is a row a group, and the name of each user once, up to a number.
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::Hash,
     sync::LazyLock,
 };
 
@@ -74,10 +75,65 @@ impl Count {
     }
 }
 
+/// So many groups are kept. Clients and users choose their names, and a report must not grow with them for ever.
+const MOST: usize = 100_000;
+
+/// The first groups that come, and how many records would have made others.
+struct Groups<K, V> {
+    kept: HashMap<K, V>,
+    others: u64,
+    most: usize,
+}
+
+impl<K, V> Default for Groups<K, V> {
+    fn default() -> Self {
+        Self { kept: HashMap::new(), others: 0, most: MOST }
+    }
+}
+
+impl<K: Eq + Hash, V> Groups<K, V> {
+    /// The group of a record; `None` when there are too many, and then the record is counted here.
+    fn of(&mut self, key: K, new: impl FnOnce() -> V) -> Option<&mut V> {
+        if self.kept.len() < self.most {
+            return Some(self.kept.entry(key).or_insert_with(new));
+        }
+        let kept = self.kept.get_mut(&key);
+        self.others += u64::from(kept.is_none());
+        kept
+    }
+
+    /// The last row of a table with so many columns: all other groups together. None where there are none.
+    fn rest(&self, columns: usize, count_at: usize) -> Option<Vec<String>> {
+        let mut cells = vec!["-".to_owned(); columns];
+        cells[0] = "others".to_owned();
+        cells[count_at] = self.others.to_string();
+        (0 < self.others).then_some(cells)
+    }
+}
+
+/// Numbers that stand for names; all names beyond the first [`MOST`] have one number together.
+#[derive(Default)]
+struct Names(HashMap<Box<str>, u32>);
+
+impl Names {
+    fn number(&mut self, name: &str) -> u32 {
+        let (name, next) = (kept(name), self.0.len());
+        match self.0.get(&name) {
+            Some(number) => *number,
+            None if next < MOST => {
+                let number = u32::try_from(next).unwrap_or(u32::MAX);
+                self.0.insert(name, number);
+                number
+            }
+            None => u32::MAX,
+        }
+    }
+}
+
 /// Records with a ClientInfoString.
 pub(super) struct Clients {
     by: Vec<By>,
-    groups: HashMap<Vec<Text>, Count>,
+    groups: Groups<Vec<Text>, Count>,
 }
 
 impl Clients {
@@ -88,11 +144,11 @@ impl Clients {
                 named.push(column);
             }
         }
-        Self { by: named, groups: HashMap::new() }
+        Self { by: named, groups: Groups::default() }
     }
 
     pub(super) fn show(&self, output: OutputArgs, limit: Option<usize>, heading: &Heading) -> Result<usize, Failure> {
-        let (rows, left_out) = ranked(self.groups.iter(), limit, |count| count.count);
+        let (rows, left_out) = ranked(self.groups.kept.iter(), limit, |count| count.count);
         let object = |(key, count): &(&Vec<Text>, &Count)| {
             let texts = self.by.iter().zip(*key).map(|(by, text)| (by.as_str().to_owned(), text.as_deref().into()));
             let mut object: Map<String, Value> = texts.collect();
@@ -101,12 +157,14 @@ impl Clients {
             object.insert("last".to_owned(), count.last.to_string().into());
             object
         };
-        output.show(&Page { heading, rows: rows.iter().map(object).collect() }, |_| {
+        output.show(&Page { heading, others: self.groups.others, rows: rows.iter().map(object).collect() }, |_| {
             let headings = self.by.iter().map(|by| by.as_str()).chain(["count", "first", "last"]);
             let cells = |(key, count): &(&Vec<Text>, &Count)| -> Vec<String> {
                 key.iter().map(cell).chain(count.cells()).collect()
             };
-            table(&headings.collect::<Vec<_>>(), rows.iter().map(cells))
+            let headings: Vec<&str> = headings.collect();
+            let rest = self.groups.rest(headings.len(), self.by.len());
+            table(&headings, rows.iter().map(cells).chain(rest))
         })?;
         Ok(left_out)
     }
@@ -120,7 +178,9 @@ impl Sum for Clients {
             return false;
         }
         let key = self.by.iter().map(|by| by.of(facts).map(kept)).collect();
-        self.groups.entry(key).or_insert(Count::nothing_at(created)).add(created);
+        if let Some(count) = self.groups.of(key, || Count::nothing_at(created)) {
+            count.add(created);
+        }
         true
     }
 }
@@ -128,9 +188,9 @@ impl Sum for Clients {
 /// Records by what was done, and how many did it.
 #[derive(Default)]
 pub(super) struct Operations {
-    groups: HashMap<(Box<str>, Text, Text), Doers>,
+    groups: Groups<(Box<str>, Text, Text), Doers>,
     /// The number that stands for a user in the groups.
-    users: HashMap<Box<str>, u32>,
+    users: Names,
 }
 
 #[derive(Default)]
@@ -151,7 +211,7 @@ struct OperationRow<'a> {
 
 impl Operations {
     pub(super) fn show(&self, output: OutputArgs, limit: Option<usize>, heading: &Heading) -> Result<usize, Failure> {
-        let (rows, left_out) = ranked(self.groups.iter(), limit, |doers| doers.count);
+        let (rows, left_out) = ranked(self.groups.kept.iter(), limit, |doers| doers.count);
         let rows = rows.into_iter().map(|((operation, workload, record_type), doers)| OperationRow {
             operation,
             workload: workload.as_deref(),
@@ -160,12 +220,12 @@ impl Operations {
             count: doers.count,
             users: doers.users.len(),
         });
-        output.show(&Page { heading, rows: rows.collect() }, |page| {
+        output.show(&Page { heading, others: self.groups.others, rows: rows.collect() }, |page| {
             let cells = |row: &OperationRow<'_>| {
                 let record_type = [row.record_type, row.record_type_name];
                 let record_type: Vec<&str> = record_type.into_iter().flatten().collect();
                 let record_type = Some(record_type.join(" ")).filter(|text| !text.is_empty()).map(Box::from);
-                [
+                vec![
                     shortened(row.operation),
                     cell(&row.workload.map(Box::from)),
                     cell(&record_type),
@@ -173,7 +233,8 @@ impl Operations {
                     row.users.to_string(),
                 ]
             };
-            table(&["operation", "workload", "record type", "count", "users"], page.rows.iter().map(cells))
+            let headings = ["operation", "workload", "record type", "count", "users"];
+            table(&headings, page.rows.iter().map(cells).chain(self.groups.rest(headings.len(), 3)))
         })?;
         Ok(left_out)
     }
@@ -186,11 +247,10 @@ impl Sum for Operations {
         let Some(operation) = facts.operation.as_deref() else { return false };
         let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().map(kept);
         let key = (kept(operation), text(&facts.workload), text(&facts.record_type));
-        let doers = self.groups.entry(key).or_default();
+        let Some(doers) = self.groups.of(key, Doers::default) else { return true };
         doers.count += 1;
         if let Some(user) = facts.user.as_deref() {
-            let next = u32::try_from(self.users.len()).unwrap_or(u32::MAX);
-            doers.users.insert(*self.users.entry(kept(user)).or_insert(next));
+            doers.users.insert(self.users.number(user));
         }
         true
     }
@@ -199,8 +259,8 @@ impl Sum for Operations {
 /// Records by who did something.
 #[derive(Default)]
 pub(super) struct Users {
-    groups: HashMap<Box<str>, Deeds>,
-    operations: HashMap<Box<str>, u32>,
+    groups: Groups<Box<str>, Deeds>,
+    operations: Names,
 }
 
 struct Deeds {
@@ -218,18 +278,19 @@ struct UserRow<'a> {
 
 impl Users {
     pub(super) fn show(&self, output: OutputArgs, limit: Option<usize>, heading: &Heading) -> Result<usize, Failure> {
-        let (rows, left_out) = ranked(self.groups.iter(), limit, |deeds| deeds.count.count);
+        let (rows, left_out) = ranked(self.groups.kept.iter(), limit, |deeds| deeds.count.count);
         let row = rows.into_iter().map(|(user, deeds)| UserRow {
             user,
             operations: deeds.operations.len(),
             count: deeds.count,
         });
-        output.show(&Page { heading, rows: row.collect() }, |page| {
+        output.show(&Page { heading, others: self.groups.others, rows: row.collect() }, |page| {
             let cells = |row: &UserRow<'_>| {
                 let [count, first, last] = row.count.cells();
-                [shortened(row.user), count, row.operations.to_string(), first, last]
+                vec![shortened(row.user), count, row.operations.to_string(), first, last]
             };
-            table(&["user", "count", "operations", "first", "last"], page.rows.iter().map(cells))
+            let headings = ["user", "count", "operations", "first", "last"];
+            table(&headings, page.rows.iter().map(cells).chain(self.groups.rest(headings.len(), 1)))
         })?;
         Ok(left_out)
     }
@@ -241,11 +302,10 @@ impl Sum for Users {
     fn add(&mut self, _: &Incoming<'_>, facts: &Facts<'_>, created: Timestamp) -> bool {
         let Some(user) = facts.user.as_deref() else { return false };
         let new = || Deeds { count: Count::nothing_at(created), operations: HashSet::new() };
-        let deeds = self.groups.entry(kept(user)).or_insert_with(new);
+        let Some(deeds) = self.groups.of(kept(user), new) else { return true };
         deeds.count.add(created);
         if let Some(operation) = facts.operation.as_deref() {
-            let next = u32::try_from(self.operations.len()).unwrap_or(u32::MAX);
-            deeds.operations.insert(*self.operations.entry(kept(operation)).or_insert(next));
+            deeds.operations.insert(self.operations.number(operation));
         }
         true
     }
@@ -305,7 +365,7 @@ mod tests {
         }
         assert!(!added(&mut clients, r#"{"Operation":"Send"}"#, 0));
         assert!(!added(&mut clients, r#"{"ClientInfoString":null}"#, 0));
-        let (rows, left_out) = ranked(clients.groups.iter(), Some(2), |count| count.count);
+        let (rows, left_out) = ranked(clients.groups.kept.iter(), Some(2), |count| count.count);
         let told: Vec<_> =
             rows.iter().map(|(key, count)| (key.iter().map(cell).collect::<Vec<_>>(), count.count)).collect();
         let texts = |client: &str, operation: &str| vec![client.to_owned(), operation.to_owned()];
@@ -322,11 +382,23 @@ mod tests {
             assert!(added(&mut operations, &record, second) && added(&mut users, &record, second));
         }
         let key = (Box::from("Send"), Some(Box::from("Exchange")), Some(Box::from("2")));
-        let send = &operations.groups[&key];
+        let send = &operations.groups.kept[&key];
         assert_eq!((send.count, send.users.len()), (3, 2));
-        let a = &users.groups["a"];
+        let a = &users.groups.kept["a"];
         assert_eq!((a.count.count, a.operations.len()), (3, 2));
         assert_eq!((a.count.first, a.count.last), (at(4), at(9)));
+    }
+
+    #[test]
+    fn records_of_too_many_groups_are_counted_together() {
+        let mut users = Users::default();
+        users.groups.most = 2;
+        for user in ["a", "b", "c", "a", "d", "c"] {
+            assert!(added(&mut users, &format!(r#"{{"UserId":"{user}","Operation":"Send"}}"#), 0));
+        }
+        assert_eq!((users.groups.kept.len(), users.groups.kept["a"].count.count, users.groups.others), (2, 2, 3));
+        assert_eq!(users.groups.rest(3, 1).unwrap(), ["others", "3", "-"]);
+        assert_eq!(Groups::<Text, Count>::default().rest(3, 1), None);
     }
 
     #[test]

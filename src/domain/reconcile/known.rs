@@ -45,7 +45,7 @@ pub struct Moment {
 
 impl Moment {
     fn is_young(&self, content: &Listed) -> bool {
-        self.listed_at - self.grace < content.created
+        self.listed_at.duration_since(content.created) < self.grace
     }
 }
 

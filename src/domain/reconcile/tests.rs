@@ -25,6 +25,11 @@ fn a_content_stands_as_the_topics_say() {
     let mut known = Known::default();
     assert_eq!((standing(&known, &old), standing(&known, &young)), (Standing::Nobody, Standing::Young));
 
+    let endless = Moment { grace: SignedDuration::MAX, ..moment() };
+    assert_eq!(known.standing(&old, endless), Standing::Young);
+    let (edge, late) = (content("c", at(110)), content("c", Timestamp::MAX));
+    assert_eq!((standing(&known, &edge), standing(&known, &late)), (Standing::Nobody, Standing::Young));
+
     known.gap_opened(key);
     assert_eq!(standing(&known, &old), Standing::Gap);
     known.gap_closed(key);
