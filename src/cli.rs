@@ -315,6 +315,58 @@ mod tests {
         assert!(count > 50, "the pages are not read any more: {count}");
     }
 
+    /// Whoever finds a line of `/readyz` in front of them finds it in the runbook as well.
+    #[test]
+    fn every_condition_of_readiness_stands_in_the_runbook() {
+        let mut count = 0;
+        for source in sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/pipeline")) {
+            let source = source.split("#[cfg(test)]").next().unwrap();
+            for call in source.split("health.not_ok(").skip(1) {
+                let (name, rest) = call.split_once(',').unwrap();
+                // A name that is made elsewhere is the first text after the head of the function that makes it.
+                let maker = name.split('(').next().unwrap().rsplit(['.', '&']).next().unwrap().trim();
+                let name = match literal(name) {
+                    Some(name) => name,
+                    None => literal(source.split(&format!("fn {maker}(")).nth(1).expect(maker)).expect(maker),
+                };
+                let word = name.split([' ', '{']).next().unwrap();
+                let line = RUNBOOK.lines().find(|line| {
+                    let is_of_word = [':', ' '].iter().any(|end| line.starts_with(&format!("| `{word}{end}")));
+                    is_of_word && line.contains(reason(rest))
+                });
+                assert!(line.is_some(), "{word}: {}", reason(rest));
+                count += 1;
+            }
+        }
+        assert!(count > 8, "the calls are not found any more: {count}");
+    }
+
+    const RUNBOOK: &str = include_str!("../docs/runbook.md");
+
+    /// What is certain of a reason: a text up to what is filled in or can be left out; nothing when it is made elsewhere.
+    fn reason(rest: &str) -> &str {
+        let reason = rest.trim_start();
+        let is_text = reason.starts_with('"') || reason.starts_with("format!(");
+        let text = if is_text { literal(reason).unwrap() } else { "" };
+        text.split(['{', ';', ':']).next().unwrap()
+    }
+
+    /// The first text between quotes.
+    fn literal(source: &str) -> Option<&str> {
+        source.split('"').nth(1)
+    }
+
+    /// Every file of a directory and those within, but for tests.
+    fn sources(directory: &std::path::Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let of = |path: PathBuf| match path.is_dir() {
+            true => sources(&path),
+            false if path.ends_with("tests.rs") => Vec::new(),
+            false => vec![fs::read_to_string(&path).unwrap()],
+        };
+        entries.flat_map(of).collect()
+    }
+
     /// `o365feed …` between backticks, or at the start of a line of a block of code.
     fn commands(text: &str) -> Vec<String> {
         let mut found = Vec::new();

@@ -97,6 +97,12 @@ pub(super) fn harmless_lines(text: &str) -> String {
     text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
 
+/// Of an address that is not ours only the host is told: what follows it may be somebody's secret.
+pub(super) fn host_of(address: &str) -> String {
+    let host = url::Url::parse(address).ok().and_then(|url| url.host_str().map(str::to_owned));
+    host.unwrap_or_else(|| "an address that cannot be read".to_owned())
+}
+
 /// At most so much of a text that somebody else wrote stands in a cell of a table.
 const LONGEST_CELL: usize = 120;
 

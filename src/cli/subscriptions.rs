@@ -6,8 +6,13 @@ mod stop; // after a warning
 
 use clap::Subcommand;
 use serde::Serialize;
+use url::Url;
 
-use super::{Exit, Failure, output::harmless};
+use super::{
+    Exit, Failure,
+    args::usage,
+    output::{harmless, host_of},
+};
 use crate::{
     api::{ApiError, Subscription, Webhook},
     config::{Settings, Tenant},
@@ -66,6 +71,7 @@ impl From<&Tenant> for TenantName {
 struct WebhookRow {
     /// `enabled`, `disabled` or `expired`.
     status: String,
+    /// In full when it is ours, else without what follows the host, which may be somebody's secret.
     address: Option<String>,
     /// Whether it is the `webhook.public_url` of the settings; none when they have none.
     is_ours: Option<bool>,
@@ -73,11 +79,14 @@ struct WebhookRow {
 }
 
 impl WebhookRow {
-    fn of(webhook: &Webhook, settings: &Settings) -> Self {
+    /// `given`: an address from the command line, which is ours as well.
+    fn of(webhook: &Webhook, settings: &Settings, given: Option<&Url>) -> Self {
+        let ours = settings.webhook.public_url.as_ref();
+        let is_known = [ours, given].into_iter().flatten().any(|ours| webhook.leads_to(ours));
         Self {
             status: webhook.status.clone().unwrap_or_else(|| "enabled".to_owned()).to_lowercase(),
-            address: webhook.address.clone(),
-            is_ours: settings.webhook.public_url.as_ref().map(|ours| webhook.leads_to(ours)),
+            address: webhook.address.as_deref().map(|full| if is_known { full.to_owned() } else { without_path(full) }),
+            is_ours: ours.map(|ours| webhook.leads_to(ours)),
             expires: webhook.expiration.map(|at| at.to_string()),
         }
     }
@@ -94,6 +103,19 @@ impl WebhookRow {
         let parts = [Some(whose), Some(status), address.as_deref(), until.as_deref()];
         parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
     }
+}
+
+fn without_path(address: &str) -> String {
+    match Url::parse(address) {
+        Ok(url) if url.has_host() => url.origin().ascii_serialization(),
+        _ => host_of(address),
+    }
+}
+
+/// Asks on the terminal; without one the command ends, because it needs --yes.
+fn confirmed(question: &str, undone: &str) -> Result<bool, Failure> {
+    super::output::confirmed(question)?
+        .ok_or_else(|| usage(format!("{undone}: there is no terminal to ask on, so --yes is needed")))
 }
 
 /// Why something went wrong, for programs.

@@ -66,7 +66,7 @@ pub enum Next {
 pub enum ReadError {
     #[error("read the topics")]
     Kafka(#[from] KafkaError),
-    #[error("read the topics: Kafka at {servers} did not answer within {} s", ANSWER.as_secs())]
+    #[error("read the topics: Kafka at {servers} did not answer within {} s; is it running, and does kafka.bootstrap_servers reach it? `o365feed doctor` looks, probe 25", ANSWER.as_secs())]
     NoAnswer { servers: String },
     #[error("read the topic `{0}`: it does not exist; check kafka.topic_prefix, or let `o365feed run` create it")]
     NoTopic(String),

@@ -1,7 +1,7 @@
 //! `doctor` comes to the verdict that fits, of each probe and for each ailment.
 
-mod rights;
-mod road; // settings, network, TLS, proxies // tokens, claims, roles; and the command `token`
+mod rights; // tokens, claims, roles; and the command `token`
+mod road; // settings, network, TLS, proxies
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -1,14 +1,18 @@
 //! What the service collects for us, shown, started and stopped by the operator.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
+use axum::{Router, routing::any};
 use o365feed::{
     domain::ContentType,
     simulator::{Operation, RepeatedStart, Scenario, SourceScenario, TenantScenario},
 };
 use serde_json::{Value, json};
 
-use crate::world::{Ran, World, history};
+use crate::{
+    scratch::Scratch,
+    world::{Ran, World, history},
+};
 
 const SHAREPOINT: &str = "Audit.SharePoint";
 const EXCHANGE: &str = "Audit.Exchange";
@@ -74,11 +78,17 @@ fn stop_warns_and_wants_a_word_and_is_done_once() {
     assert!(ran.stderr.contains("lost for good") && ran.stderr.contains("--yes"), "{}", ran.stderr);
     assert_eq!(world.simulator().counts().of(Operation::Stop), 0);
 
-    let ran = tool(&["--yes", "--output", "json"]);
+    let ran = tool(&["--yes"]);
+    assert_eq!(ran.code, 2, "{}", ran.stdout);
+    assert!(ran.stderr.contains("--tenant or --type, or --all"), "{}", ran.stderr);
+    assert_eq!(tool(&["--all", "--type", EXCHANGE, "--yes"]).code, 2);
+    assert_eq!(world.simulator().counts().of(Operation::Stop), 0);
+
+    let ran = tool(&["--all", "--yes", "--output", "json"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(ran.stderr.contains("lost for good"), "{}", ran.stderr);
     assert_eq!(of(&ran, "result"), rows(&[(EXCHANGE, json!("stopped")), (SHAREPOINT, json!("not_running"))]));
-    let ran = tool(&["--yes"]);
+    let ran = tool(&["--tenant", "contoso", "--yes"]);
     assert_eq!((ran.code, ran.stdout.matches("did not run").count()), (0, 2), "{}", ran.stdout);
     let ran = world.tool(&["subscriptions", "list", "--output", "json"]);
     assert_eq!(of(&ran, "status"), rows(&[(EXCHANGE, json!("missing")), (SHAREPOINT, json!("missing"))]));
@@ -89,7 +99,7 @@ fn a_start_that_comes_too_soon_says_how_long_to_wait_and_the_others_go_on() {
     let world = world(TenantScenario { start: RepeatedStart::Cooldown, ..TenantScenario::default() });
     let tool = |args: &[&str]| world.tool(&[&["subscriptions"], args].concat());
     assert_eq!(tool(&["start"]).code, 0);
-    assert_eq!(tool(&["stop", "--yes"]).code, 0);
+    assert_eq!(tool(&["stop", "--all", "--yes"]).code, 0);
     let ran = tool(&["start", "--output", "json"]);
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     // Exchange ran from the beginning and was never started before.
@@ -113,6 +123,8 @@ fn what_runs_already_although_the_list_does_not_show_it_is_no_failure() {
         rows(&[(EXCHANGE, json!("already_running")), (SHAREPOINT, json!("already_running"))])
     );
     assert_eq!(world.simulator().counts().requests[&(Operation::Start, 400)], 1, "the service said AF20024");
+    let told = world.tool(&["subscriptions", "start"]).stdout;
+    assert!(told.contains("runs already (AF20024: the service says that it runs)"), "{told}");
 }
 
 #[test]
@@ -142,4 +154,48 @@ fn a_webhook_needs_an_address_and_a_secret_of_the_settings() {
     assert_eq!(ran.code, 2);
     assert!(ran.stderr.contains("/nowhere/auth-id"), "{}", ran.stderr);
     assert_eq!(world.simulator().counts().starts, 0);
+}
+
+#[test]
+fn another_programs_webhook_is_neither_shown_in_full_nor_replaced_without_a_word() {
+    let mut world = world(TenantScenario::default());
+    let receiver = world.runtime().block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(any(async || "fine"))).await });
+        address
+    });
+    let secret = Scratch::new("another-webhook");
+    let file = secret.path().join("auth-id");
+    fs::write(&file, "our-secret-0123456789\n").unwrap();
+    world.set("webhook.auth_id_file", file.display());
+    let (theirs, ours) = (format!("http://{receiver}/theirs?key=hidden"), format!("http://{receiver}/ours"));
+    let start = |world: &World, args: &[&str]| {
+        world.tool(&[&["subscriptions", "start", "--type", EXCHANGE, "--output", "json"], args].concat())
+    };
+    let listed = |world: &World| {
+        let ran = world.tool(&["subscriptions", "list", "--type", EXCHANGE, "--output", "json"]);
+        json(&ran)[0]["webhook"]["address"].clone()
+    };
+    let ran = start(&world, &["--webhook", &theirs]);
+    assert_eq!((ran.code, &json(&ran)[0]["webhook"]["address"]), (0, &json!(theirs)), "{}", ran.stderr);
+    assert_eq!(listed(&world), format!("http://{receiver}"));
+
+    let starts = world.simulator().counts().starts;
+    for wish in [&["--webhook", &ours][..], &["--no-webhook"]] {
+        let ran = start(&world, wish);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the webhook at 127.0.0.1 is another's"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("--yes is needed") && !ran.stderr.contains("hidden"), "{}", ran.stderr);
+    }
+    assert_eq!(start(&world, &["--no-webhook", "--expires", "2099-01-31"]).code, 2);
+    assert_eq!(world.simulator().counts().starts, starts, "nothing was changed");
+    assert_eq!(start(&world, &[]).code, 0, "it is left alone when no word is said of webhooks");
+
+    let ran = start(&world, &["--webhook", &ours, "--yes"]);
+    assert_eq!((ran.code, &json(&ran)[0]["result"]), (0, &json!("webhook_set")), "{}", ran.stderr);
+    world.set("webhook.public_url", &ours);
+    assert_eq!(listed(&world), json!(ours));
+    let ran = start(&world, &["--no-webhook"]);
+    assert_eq!((ran.code, &json(&ran)[0]["result"]), (0, &json!("webhook_removed")), "{}", ran.stderr);
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::report::{Probe, Verdict, told};
 use crate::{
+    cli::{config::counted, output::harmless},
     config::Settings,
     domain::{ContentKey, Listed, Outcome, Source, TenantId},
     kafka::{Entry, EntryKind, Next, ReadError, ReadFrom, ReadTo, TopicReader, decode_listing},
@@ -33,9 +34,10 @@ pub(super) struct Books {
 }
 
 /// A listing that has to be settled before its content expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pending {
     pub(super) source: Source,
+    pub(super) id: String,
     pub(super) key: ContentKey,
     pub(super) created: Timestamp,
     pub(super) expires: Timestamp,
@@ -59,7 +61,8 @@ pub(super) fn look(settings: &Settings, oldest: Option<Timestamp>, patience: Dur
             let content = &listing.content;
             let (source, key) = (content.source, content.key());
             let (created, expires, appended) = (content.created, content.expires, listing.appended);
-            books.pending.push(Pending { source, key, created, expires, appended });
+            let id = content.content_id.clone();
+            books.pending.push(Pending { source, id, key, created, expires, appended });
         }
     })?;
     let first_pending = books.pending.iter().map(|pending| pending.appended).min();
@@ -155,12 +158,12 @@ pub(super) fn judge_ledger(books: &Result<Books, ReadError>, listed: &[Listed], 
     }
     let lacking: Vec<&&Listed> =
         due.iter().filter(|content| !books.is_settled(content.source, content.key())).collect();
-    let text = format!("{} of {} contents that were listed are settled", due.len() - lacking.len(), due.len());
+    let text = format!("{} listed, {} of them settled", counted(due.len(), "content"), due.len() - lacking.len());
     match lacking.iter().map(|content| content.created).min() {
         None => Probe::of(23).see(text),
         Some(oldest) => Probe::of(23).find(
             Verdict::Warning,
-            format!("{text}; the oldest that is not was created at {oldest}"),
+            format!("{text}; the oldest that is not, was created at {oldest}"),
             format!("is `o365feed run` up (probe 25)? If it is and this stays: {RECONCILE}"),
         ),
     }
@@ -177,13 +180,14 @@ pub(super) fn judge_deadline(books: &Result<Books, ReadError>, tenant: TenantId,
         return Probe::of(24).see("no content that was listed waits to be published");
     };
     let text = format!(
-        "{}{} contents wait; {} % of the time of the one that is worst off are gone: {} of {}, to be had until {}",
+        "{}{}; {} % of the time of the one that is worst off are gone: {} of {}, to be had until {}, id {}",
         if books.is_whole { "" } else { "at least " },
-        waiting.len(),
+        format_args!("{} {}", counted(waiting.len(), "content"), if waiting.len() == 1 { "waits" } else { "wait" }),
         (gone * 100.0).floor(),
         worst.source.content_type,
         worst.created,
-        worst.expires
+        worst.expires,
+        harmless(&worst.id)
     );
     let advice =
         "see why nothing is published: `/readyz` of the connector, probes 20 and 25; what expires is lost for good";
@@ -256,18 +260,29 @@ mod tests {
             let key = ContentKey::of("a");
             let pending = Pending {
                 source: source(),
+                id: "a\u{1b}".to_owned(),
                 key,
                 created,
                 expires: created + SignedDuration::from_secs(100),
                 appended: created,
             };
-            judge_deadline(&Ok(Books { pending: vec![pending], ..books(&["b"]) }), source().tenant, at(NOW)).verdict
+            let probe =
+                judge_deadline(&Ok(Books { pending: vec![pending], ..books(&["b"]) }), source().tenant, at(NOW));
+            assert!(probe.evidence[0].starts_with("1 content waits; "), "{:?}", probe.evidence);
+            assert!(probe.evidence[0].ends_with(", id a\u{fffd}"), "{:?}", probe.evidence);
+            probe.verdict
         };
         assert_eq!([0, 49].map(judge), [Verdict::Ok; 2]);
         assert_eq!([50, 75, 89].map(judge), [Verdict::Warning; 3]);
         assert_eq!([90, 100, 5_000].map(judge), [Verdict::Failure; 3]);
-        let settled =
-            Pending { source: source(), key: ContentKey::of("b"), created: at(0), expires: at(1), appended: at(0) };
+        let settled = Pending {
+            source: source(),
+            id: "b".to_owned(),
+            key: ContentKey::of("b"),
+            created: at(0),
+            expires: at(1),
+            appended: at(0),
+        };
         let books = Books { pending: vec![settled], ..books(&["b"]) };
         assert_eq!(judge_deadline(&Ok(books), source().tenant, at(NOW)).verdict, Verdict::Ok);
     }

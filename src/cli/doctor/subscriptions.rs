@@ -6,6 +6,7 @@ use url::Url;
 use super::report::{Probe, Verdict, told};
 use crate::{
     api::{ApiError, Subscription, TenantApi, Webhook},
+    cli::output::host_of,
     domain::ContentType,
 };
 
@@ -205,12 +206,6 @@ fn foreign_webhook(subscriptions: &[Subscription], ours: Option<&Url>) -> Probe 
             ),
         }
     })
-}
-
-/// What follows the host may be somebody's secret.
-fn host_of(address: &str) -> String {
-    let host = url::Url::parse(address).ok().and_then(|url| url.host_str().map(str::to_owned));
-    host.unwrap_or_else(|| "an address that cannot be read".to_owned())
 }
 
 fn webhook_state(subscriptions: &[Subscription], ours: Option<&Url>) -> Probe {

@@ -24,7 +24,8 @@ Example:
   contoso  Audit.SharePoint  missing  wanted    none
 
 STATUS missing: not started; `o365feed subscriptions start` starts it. SETTINGS not asked for: it runs, and no record of it is
-published. WEBHOOK another's: some other program gets the notifications; reading by polling works all the same.";
+published. WEBHOOK another's: some other program gets the notifications, at an address of which only the host is
+shown; reading by polling works all the same.";
 
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct ListArgs {
@@ -105,7 +106,7 @@ fn row(settings: &Settings, tenant: &Tenant, content_type: &str, found: Option<&
         content_type: content_type.to_owned(),
         status: status.to_owned(),
         in_settings: content_type.parse().is_ok_and(|kind| tenant.content_types.contains(&kind)),
-        webhook: found.and_then(|found| found.webhook.as_ref()).map(|webhook| WebhookRow::of(webhook, settings)),
+        webhook: found.and_then(|found| found.webhook.as_ref()).map(|webhook| WebhookRow::of(webhook, settings, None)),
         error: None,
     }
 }

@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use serde::Serialize;
 use url::Url;
 
-use super::{TenantName, Trouble, WebhookRow, ended_for, of_type};
+use super::{TenantName, Trouble, WebhookRow, confirmed, ended_for, of_type};
 use crate::{
-    api::{ApiError, NewWebhook, Subscription, TenantApi},
+    api::{ApiError, NewWebhook, Subscription, TenantApi, Webhook},
     cli::{
         Exit, Failure,
         args::{SourceArgs, time, usage},
-        output::{OutputArgs, table},
+        output::{OutputArgs, harmless, host_of, table, tell},
         tool::{ToolArgs, api},
     },
     config::{Settings, Tenant, receiver},
@@ -39,11 +39,14 @@ pub(in crate::cli) struct StartArgs {
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, value_parser = address)]
     webhook: Option<Option<Url>>,
     /// When the service is to stop sending them, such as 2027-01-31; never otherwise.
-    #[arg(long, value_name = "TIME", value_parser = time, requires = "webhook")]
+    #[arg(long, value_name = "TIME", value_parser = time, requires = "webhook", conflicts_with = "no_webhook")]
     expires: Option<Timestamp>,
     /// Take away the webhook of what runs; polling goes on.
     #[arg(long, conflicts_with = "webhook")]
     no_webhook: bool,
+    /// Do not ask before another program's webhook is replaced or taken away.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -59,6 +62,15 @@ enum Wish {
     Set(NewWebhook),
 }
 
+impl Wish {
+    fn address(&self) -> Option<&Url> {
+        match self {
+            Self::Set(webhook) => Some(&webhook.address),
+            Self::Leave | Self::Remove => None,
+        }
+    }
+}
+
 /// What became of a content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -68,6 +80,9 @@ enum Done {
     WebhookRemoved,
     /// It ran already, as asked for.
     AlreadyRunning,
+    /// The list does not show it, and its start was met with AF20024.
+    #[serde(rename = "already_running")]
+    SaidToRun,
     Failed,
 }
 
@@ -78,6 +93,7 @@ impl Done {
             Self::WebhookSet => "webhook set",
             Self::WebhookRemoved => "webhook removed",
             Self::AlreadyRunning => "runs already",
+            Self::SaidToRun => "runs already (AF20024: the service says that it runs)",
             Self::Failed => "FAILED",
         }
     }
@@ -98,6 +114,24 @@ pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
     let sources = args.sources.of(&settings)?;
     let wish = wish(&args, &settings)?;
     let api = api(&settings)?;
+    let mut known = Vec::new();
+    for (tenant, kinds) in sources {
+        let Some(feed) = api.tenant(tenant.id) else { continue };
+        let found = feed.subscriptions().await;
+        known.push((tenant, kinds, feed, found));
+    }
+    let others = known.iter().flat_map(|(tenant, kinds, _, found)| {
+        let found = found.as_deref().unwrap_or_default();
+        kinds.iter().filter_map(|kind| other_webhook(&settings, &wish, tenant, *kind, found))
+    });
+    let others: Vec<String> = others.collect();
+    if !others.is_empty() {
+        tell(&others.join("\n"));
+        let undone = "nothing was started or changed";
+        if !args.yes && !confirmed("Take them over?", undone)? {
+            return Err(usage(undone.to_owned()));
+        }
+    }
     if let Wish::Set(webhook) = &wish {
         webhook.try_out().await.map_err(|why| {
             let why = anyhow::Error::from(why).context(
@@ -108,15 +142,13 @@ pub(super) async fn run(args: StartArgs) -> Result<(), Failure> {
         })?;
     }
     let mut rows = Vec::new();
-    for (tenant, kinds) in sources {
-        let Some(feed) = api.tenant(tenant.id) else { continue };
-        let found = feed.subscriptions().await;
+    for (tenant, kinds, feed, found) in known {
         for kind in kinds {
             let outcome = match &found {
                 Ok(found) => start(&feed, kind, of_type(found, kind.as_str()), &wish).await,
                 Err(error) => Err(error.clone()),
             };
-            rows.push(row(&settings, tenant, kind, outcome));
+            rows.push(row(&settings, &wish, tenant, kind, outcome));
         }
     }
     args.output.show(&rows, |rows| {
@@ -149,6 +181,30 @@ fn wish(args: &StartArgs, settings: &Settings) -> Result<Wish, Failure> {
     Ok(Wish::Set(NewWebhook { address: address.clone(), auth_id: Some(auth_id), expires: args.expires }))
 }
 
+/// The webhook of another program that would be lost, told in a line.
+fn other_webhook(
+    settings: &Settings,
+    wish: &Wish,
+    tenant: &Tenant,
+    kind: ContentType,
+    found: &[Subscription],
+) -> Option<String> {
+    if matches!(wish, Wish::Leave) {
+        return None;
+    }
+    let webhook = of_type(found, kind.as_str())?.webhook.as_ref()?;
+    let address = webhook.address.as_deref().filter(|address| !address.is_empty())?;
+    let host = harmless(&host_of(address));
+    let is_others = !is_ours(webhook, settings, wish);
+    is_others.then(|| format!("{kind} of tenant {}: the webhook at {host} is another's", harmless(&tenant.name)))
+}
+
+/// Whether it is that of the settings, or the one that was asked for.
+fn is_ours(webhook: &Webhook, settings: &Settings, wish: &Wish) -> bool {
+    let ours = settings.webhook.public_url.as_ref();
+    [ours, wish.address()].into_iter().flatten().any(|ours| webhook.leads_to(ours))
+}
+
 /// Does what is needed, and no more: each start counts against the 15 minutes.
 async fn start(
     feed: &TenantApi,
@@ -178,13 +234,14 @@ async fn start(
     match outcome {
         Ok(started) => Ok((if runs { done } else { Done::Started }, Some(started))),
         // AF20024: somebody was faster, or the list is behind. It runs, which is what was asked for.
-        Err(ApiError::AlreadySo(_)) => Ok((Done::AlreadyRunning, found.cloned())),
+        Err(ApiError::AlreadySo(_)) => Ok((Done::SaidToRun, found.cloned())),
         Err(error) => Err(error),
     }
 }
 
 fn row(
     settings: &Settings,
+    wish: &Wish,
     tenant: &Tenant,
     kind: ContentType,
     outcome: Result<(Done, Option<Subscription>), ApiError>,
@@ -198,7 +255,7 @@ fn row(
         tenant: tenant.into(),
         content_type: kind.as_str(),
         result,
-        webhook: webhook.map(|webhook| WebhookRow::of(&webhook, settings)),
+        webhook: webhook.map(|webhook| WebhookRow::of(&webhook, settings, wish.address())),
         error,
     }
 }

@@ -5,13 +5,13 @@ use std::io::{self, Write};
 use clap::Args;
 use serde::Serialize;
 
-use super::{TenantName, Trouble, ended_for};
+use super::{TenantName, Trouble, confirmed, ended_for};
 use crate::{
     api::ApiError,
     cli::{
         Failure,
         args::{SourceArgs, usage},
-        output::{OutputArgs, confirmed, harmless, table},
+        output::{OutputArgs, harmless, table},
         tool::{ToolArgs, api},
     },
     config::{Subscriptions, Tenant},
@@ -24,12 +24,17 @@ Example:
 
 Without a terminal to ask on, --yes is needed; exit code 2 says that it was missing.";
 
+const UNDONE: &str = "nothing was stopped";
+
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct StopArgs {
     #[command(flatten)]
     tool: ToolArgs,
     #[command(flatten)]
     sources: SourceArgs,
+    /// All content types of the settings, of all tenants: needed when neither --tenant nor --type is given.
+    #[arg(long, conflicts_with_all = ["tenants", "types"])]
+    all: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -66,17 +71,13 @@ struct Row {
 
 pub(super) async fn run(args: StopArgs) -> Result<(), Failure> {
     let settings = args.tool.settings()?;
+    if !args.all && !args.sources.name_tenants() && args.sources.types().is_none() {
+        return Err(usage(format!("{UNDONE}: say which, with --tenant or --type, or --all")));
+    }
     let sources = args.sources.of(&settings)?;
     warn(&sources, settings.subscriptions == Subscriptions::Manage);
-    if !args.yes {
-        match confirmed("Stop them?")? {
-            Some(true) => {}
-            Some(false) => return Err(usage("nothing was stopped".to_owned())),
-            None => {
-                let why = "nothing was stopped: there is no terminal to ask on, so --yes is needed";
-                return Err(usage(why.to_owned()));
-            }
-        }
+    if !args.yes && !confirmed("Stop them?", UNDONE)? {
+        return Err(usage(UNDONE.to_owned()));
     }
     let api = api(&settings)?;
     let mut rows = Vec::new();
