@@ -144,7 +144,11 @@ pub async fn receive<T: Take>(
         Router::new().fallback(answer::<T>).with_state(at)
     };
     let served = serve::run(Connections::new(listener, tls), router, stop);
-    Ok(Serving { address, ended: tokio::spawn(async move { io::Result::Ok(served.await) }) })
+    let ended = tokio::spawn(async move {
+        served.await;
+        Ok(())
+    });
+    Ok(Serving { address, ended })
 }
 
 /// The receiver cannot begin.
