@@ -69,12 +69,14 @@ enum Command {
     ///
     /// Stops on SIGTERM or Ctrl-C: what is in flight is finished or rolled back, and nothing is lost or repeated either way.
     /// While it runs, /metrics, /livez and /readyz are served on `http.listen`.
+    #[command(after_long_help = exit::with_codes("Example:\n  o365feed run --config /etc/o365feed/o365feed.yaml", &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Kafka, Exit::SlotTaken, Exit::Watchdog]))]
     Run(SettingsFrom),
     /// Show the whole pipeline at work with a simulated tenant; needs no set-up.
     ///
     /// The broker is librdkafka's mock inside this process, which has no lasting transactions: delivery is at least once. With
     /// --bootstrap it is a real Kafka, and exactly once. At the end the topics are compared with what the tenant made available;
     /// exit code 7 if they differ.
+    #[command(after_long_help = exit::with_codes("Examples:\n  o365feed demo --for 20s\n  o365feed demo --bootstrap localhost:9092", &[Exit::Unexpected, Exit::Usage, Exit::Kafka, Exit::Incomplete]))]
     Demo(demo::DemoArgs),
     /// Compare what the API offers with what is published, and name every record that is missing.
     ///
@@ -84,6 +86,7 @@ enum Command {
     #[command(after_long_help = reconcile::GUIDE)]
     Reconcile(reconcile::ReconcileArgs),
     /// Serve a simulated Management Activity API, to try a connector against.
+    #[command(after_long_help = exit::with_codes("Example:\n  o365feed simulate --tenants 2 --contents-per-minute 60", &[Exit::Unexpected, Exit::Usage]))]
     Simulate(Box<simulate::SimulateArgs>),
     /// List what the service offers, and bring it: contents and their records.
     #[command(subcommand)]
@@ -92,7 +95,7 @@ enum Command {
     ///
     /// For a subscription with a webhook: when was it called, for which content, and how did that go. It is a history of
     /// attempts of the last seven days, and no list of contents: `content list` is that.
-    #[command(after_long_help = notifications::MORE)]
+    #[command(after_long_help = exit::with_codes(notifications::MORE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Incomplete]))]
     Notifications(Box<notifications::NotificationsArgs>),
     /// Publish again, on purpose, what the API still has: at most the last seven days.
     ///
@@ -100,7 +103,7 @@ enum Command {
     /// the service made contents available; records may be older. Each record is published once within a replay, in
     /// transactions, whatever breaks off and is resumed. The connector may run meanwhile: a replay takes nothing from it
     /// but requests, and what it published is written down in the ledger without counting as published by the connector.
-    #[command(after_long_help = replay::MORE)]
+    #[command(after_long_help = exit::with_codes(replay::MORE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Kafka, Exit::SlotTaken, Exit::Incomplete]))]
     Replay(Box<replay::ReplayArgs>),
     /// Find out what is wrong with settings, network, rights, subscriptions and Kafka, and what to do about it.
     ///
@@ -134,6 +137,7 @@ enum Command {
     /// Print the manual as man pages.
     Man(manual::ManArgs),
     /// Print the version, and what it is built on.
+    #[command(after_long_help = exit::with_codes("Example:\n  o365feed version", &[Exit::Unexpected]))]
     Version,
 }
 
@@ -142,8 +146,10 @@ enum ConfigCommand {
     /// Tell every fault in the settings, each with its line; exit code 2 if there is one.
     ///
     /// Nothing is contacted: neither Microsoft nor Kafka.
+    #[command(after_long_help = exit::with_codes("Example:\n  o365feed config check --config o365feed.yaml", &[Exit::Unexpected, Exit::Usage]))]
     Check(SettingsFrom),
     /// Print a commented settings file with every key and its default.
+    #[command(after_long_help = exit::with_codes("Example:\n  o365feed config example > o365feed.yaml", &[Exit::Unexpected]))]
     Example,
 }
 
@@ -272,6 +278,30 @@ mod tests {
         root.build();
         collect(&mut root, &mut pages);
         insta::assert_snapshot!(pages.join("\n================\n"));
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example_and_ends_with_its_exit_codes() {
+        let mut root = Cli::command();
+        root.build();
+        let mut pages = Vec::new();
+        collect_leaves(&mut root, &mut pages);
+        assert!(pages.len() > 18, "the pages are not found any more: {}", pages.len());
+        for (name, page) in pages {
+            assert!(page.contains("xample"), "{name} has no example");
+            let last = page.trim_end().rsplit("\n\n").next().unwrap();
+            assert!(last.starts_with("Exit codes: 0 "), "{name}: {last}");
+        }
+    }
+
+    fn collect_leaves(command: &mut clap::Command, pages: &mut Vec<(String, String)>) {
+        let mut inner = command.get_subcommands_mut().filter(|inner| inner.get_name() != "help").peekable();
+        if inner.peek().is_some() {
+            inner.for_each(|inner| collect_leaves(inner, pages));
+        } else {
+            drop(inner);
+            pages.push((command.get_name().to_owned(), command.render_long_help().to_string()));
+        }
     }
 
     #[test]

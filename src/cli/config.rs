@@ -27,9 +27,9 @@ pub(super) fn told(faults: &ConfigErrors) -> anyhow::Error {
     anyhow!("the settings have {}:\n{faults}", counted(faults.count(), "fault"))
 }
 
-/// `1 tenant`, `2 tenants`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+/// `1 tenant`, `2 tenants`, of any kind of whole number.
+pub(super) fn counted<N: std::fmt::Display + PartialEq + From<bool>>(count: N, noun: &str) -> String {
+    if count == N::from(true) { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod sink; // where records go
 use clap::Subcommand;
 
 pub(super) use self::ending::Troubles;
-use super::Failure;
+use super::{Exit, Failure, exit};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ContentCommand {
@@ -19,12 +19,12 @@ pub(super) enum ContentCommand {
     /// A content is a bundle of records with an id and a time until which it can be fetched. The span is about when contents
     /// were made available; the records inside may be older. The service lists the last seven days. Listed again, the same
     /// records may come under other ids.
-    #[command(after_long_help = list::MORE)]
+    #[command(after_long_help = exit::with_codes(list::MORE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Incomplete]))]
     List(Box<list::ListArgs>),
     /// Bring the records of contents by their ids or uris: a record a line, as received.
     ///
     /// For a content of the gaps topic, of a header `content_id`, or of `content list`.
-    #[command(after_long_help = get::MORE)]
+    #[command(after_long_help = exit::with_codes(get::MORE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Incomplete]))]
     Get(Box<get::GetArgs>),
 }
 

@@ -35,13 +35,14 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = "\
 Verdicts: ok; note (worth knowing); warning (costs data or time); failure (does not work); skipped (with the reason).
-Exit code: 0 when nothing is worse than a note, 8 with warnings, 9 with failures.
 
 Examples:
   o365feed doctor
   o365feed doctor --tenant contoso --verbose
   o365feed doctor --fix
-  o365feed doctor --json | jq '.probes[] | select(.verdict == \"failure\")'")]
+  o365feed doctor --json | jq '.probes[] | select(.verdict == \"failure\")'
+
+Exit codes: 0 nothing is worse than a note; 8 warnings; 9 failures; 2 wrong usage.")]
 pub(super) struct DoctorArgs {
     #[command(flatten)]
     tool: ToolArgs,
@@ -104,7 +105,6 @@ async fn examine(args: &DoctorArgs) -> Result<Report, Failure> {
         }
     };
     let bar = progress(0, "examining");
-    bar.enable_steady_tick(Duration::from_millis(200));
     let patients = tenants.iter().map(|(tenant, kinds)| Patient {
         tenant,
         api: api.tenant(tenant.id).expect("the api was made of the same settings"),

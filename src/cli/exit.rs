@@ -55,6 +55,22 @@ impl Exit {
         }
     }
 
+    /// For the help of a command, in a few words.
+    fn short(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Unexpected => "try again",
+            Self::Usage => "wrong usage or settings",
+            Self::Microsoft => "Microsoft refuses",
+            Self::Kafka => "Kafka refuses or cannot be read",
+            Self::SlotTaken => "another process is at it",
+            Self::Watchdog => "no progress, start again",
+            Self::Incomplete => "something is missing",
+            Self::Ailing => "warnings",
+            Self::Ill => "failures",
+        }
+    }
+
     fn meaning(self) -> &'static str {
         match self {
             Self::Fine => "fine; or stopped as asked",
@@ -80,7 +96,17 @@ impl From<Exit> for ExitCode {
 /// The codes for `--help`.
 pub(super) fn guide() -> String {
     let lines: Vec<String> = Exit::ALL.map(|exit| format!("  {}  {}", exit.code(), exit.meaning())).into();
-    format!("Exit codes:\n{}", lines.join("\n"))
+    format!(
+        "Exit codes:\n{}\n  130  told to stop twice, and ended at once: what is open is rolled back",
+        lines.join("\n")
+    )
+}
+
+/// What stands below the help of a command: `text`, then how it may end other than well.
+pub(super) fn with_codes(text: &str, others: &[Exit]) -> String {
+    let codes = [&[Exit::Fine], others].concat();
+    let codes: Vec<String> = codes.iter().map(|exit| format!("{} {}", exit.code(), exit.short())).collect();
+    format!("{text}\n\nExit codes: {}.", codes.join("; "))
 }
 
 /// Why a command failed, for a person, and the exit code, for a program.

@@ -7,19 +7,17 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, Failure, print};
+use super::{Cli, Exit, Failure, exit, print};
 
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_long_help = "Example:\n  o365feed completions bash > ~/.local/share/bash-completion/completions/o365feed"
-)]
+#[command(after_long_help = exit::with_codes("Example:\n  mkdir -p ~/.local/share/bash-completion/completions\n  o365feed completions bash > ~/.local/share/bash-completion/completions/o365feed", &[Exit::Unexpected, Exit::Usage]))]
 pub(super) struct CompletionsArgs {
     /// Of which shell.
     shell: Shell,
 }
 
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "Examples:\n  o365feed man | man -l -\n  o365feed man --into /usr/local/share/man/man1")]
+#[command(after_long_help = exit::with_codes("Examples:\n  o365feed man | man -l -\n  o365feed man --into /usr/local/share/man/man1", &[Exit::Unexpected, Exit::Usage]))]
 pub(super) struct ManArgs {
     /// Write one page a command into this directory, instead of all of them to standard output.
     #[arg(long, value_name = "DIRECTORY")]
@@ -98,6 +96,16 @@ mod tests {
             for command in commands() {
                 assert!(script.contains(&command), "{shell} does not know {command}");
             }
+            // As each shell names the place in a line where `config` was typed and `check` may follow.
+            let nested = match shell {
+                Shell::Bash => "o365feed__subcmd__config__subcmd__check)",
+                Shell::Zsh => "_o365feed__subcmd__config__subcmd__check_commands",
+                Shell::Fish => "__fish_seen_subcommand_from check",
+                Shell::PowerShell => "'o365feed;config;check'",
+                Shell::Elvish => "&'o365feed;config;check'",
+                other => panic!("{other} is new"),
+            };
+            assert!(script.contains(nested), "{shell} does not know `config check`");
         }
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     Failure,
     args::{SourceArgs, SpanArgs},
+    config::counted,
     content::Troubles,
     feed::{Place, Subject, Survey, in_reach},
     output::{OutputArgs, progress, table},
@@ -50,6 +51,7 @@ impl Subject for Notification {
 #[derive(Debug, Serialize)]
 struct Row {
     tenant: String,
+    tenant_id: String,
     content_type: &'static str,
     /// UTC.
     sent: String,
@@ -98,6 +100,7 @@ impl Row {
     fn of(place: &Place, notification: Notification) -> Self {
         Self {
             tenant: place.tenant.to_string(),
+            tenant_id: place.api.id().to_string(),
             content_type: place.kind.as_str(),
             sent: format!("{:.3}", notification.sent),
             success: notification.is_success(),
@@ -114,12 +117,12 @@ fn told(rows: &[Row]) -> String {
     let mut text = if rows.is_empty() {
         String::new()
     } else {
-        table(&["sent", "status", "tenant", "type", "content id"], rows.iter().map(columns))
+        table(&["sent", "status", "tenant", "content type", "content id"], rows.iter().map(columns))
     };
     text += &format!(
-        "{} attempts to notify a webhook, {failures} failed.\nThis lists attempts, several for a content when some failed and none without a webhook; \
+        "{} to notify a webhook, {failures} failed.\nThis lists attempts, several for a content when some failed and none without a webhook; \
          the contents themselves are listed by `o365feed content list`, whether anybody was notified or not.\n",
-        rows.len()
+        counted(rows.len(), "attempt")
     );
     if 0 < failures {
         text += "Where they fail for long the service disables the webhook: check its address, its certificate, and that it answers 200 within seconds.\n";

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt::Display,
     io::{self, IsTerminal, Write},
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
@@ -150,15 +151,24 @@ pub(super) fn confirmed(question: &str) -> Result<Option<bool>, Failure> {
     Ok(Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")))
 }
 
-/// A bar on the terminal's standard error; nothing when it is piped. `length` 0: not known yet.
+/// How often a bar is drawn though nothing has come.
+const TICK: Duration = Duration::from_millis(200);
+
+/// A bar on the terminal's standard error; nothing when it is piped. `length` 0: not known, so that it counts and turns.
 pub(super) fn progress(length: u64, doing: &'static str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    let (length, template) = match length {
+        0 => (None, "{spinner} {msg} {pos}"),
+        length => (Some(length), "{msg} {wide_bar} {pos}/{len} {eta}"),
+    };
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(template);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     bar.set_message(doing);
+    // A spinner that stands still would look like a command that does.
+    bar.enable_steady_tick(TICK);
     bar
 }
 

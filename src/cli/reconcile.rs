@@ -75,13 +75,13 @@ Verdicts, worst first:
   delivered  in its topic, under this content id or another
   filtered   left out on purpose
 
-Exit codes: 0 complete (something may be waiting), 7 something is missing, unknown or an open gap (but see --allow-gaps),
-2 wrong usage, 3 Microsoft refuses, 4 Kafka cannot be read or the ledger is another group's.
-
 Examples:
   o365feed reconcile --since 24h
   o365feed reconcile --since 7d --deep --tenant contoso --type Audit.Exchange --output json
-  o365feed reconcile --since 7d --deep --repair";
+  o365feed reconcile --since 7d --deep --repair
+
+Exit codes: 0 complete (something may be waiting); 7 something is missing, unknown or an open gap (but see --allow-gaps);
+1 try again; 2 wrong usage; 3 Microsoft refuses; 4 Kafka cannot be read or the ledger is another group's.";
 
 /// What is compared: some sources in a span.
 struct Asked<'a> {

@@ -27,6 +27,7 @@ use self::{
 use super::{
     Exit, Failure,
     args::{SourceArgs, SpanArgs, TimeSpan, usage},
+    config::counted,
     feed::{Lost, Part, Patience, Place, Survey, Unlisted, fetch, in_reach, within_reach},
     output::{OutputArgs, confirmed, harmless, progress, table, tell},
     tool::{self, ToolArgs},
@@ -137,15 +138,15 @@ pub(super) async fn run(args: ReplayArgs) -> Result<(), Failure> {
         published_before: before,
         repeats: done.repeats,
         filtered: done.filtered,
-        gaps: missing.gaps(&done),
+        gaps: missing.gaps(&settings, &done),
     };
     args.output.show(&summary, Summary::told)?;
     if summary.gaps.is_empty() {
         return Ok(());
     }
     let why = format!(
-        "{} gaps: what is missing was not published; try them again with {}",
-        summary.gaps.len(),
+        "{}: what is missing was not published; try them again with {}",
+        counted(summary.gaps.len(), "gap"),
         resume(replay)
     );
     Err(Failure::new(if missing.refused { Exit::Microsoft } else { Exit::Incomplete }, anyhow::Error::msg(why)))
@@ -374,12 +375,13 @@ impl Missing {
         self.listings.insert(source, failure.to_string());
     }
 
-    fn gaps(&self, done: &Done) -> Vec<Gap> {
-        let listings = self.listings.iter().map(|(source, why)| Gap::of(*source, None, why.clone()));
-        let contents = self.contents.iter().map(|((source, id), why)| Gap::of(*source, Some(id.clone()), why.clone()));
+    fn gaps(&self, settings: &Settings, done: &Done) -> Vec<Gap> {
+        let listings = self.listings.iter().map(|(source, why)| Gap::of(settings, *source, None, why.clone()));
+        let contents =
+            self.contents.iter().map(|((source, id), why)| Gap::of(settings, *source, Some(id.clone()), why.clone()));
         let large = done.too_large.iter().map(|record| {
             let why = format!("a record of {} bytes, which no topic takes", record.bytes);
-            Gap::of(record.source, Some(record.content_id.clone()), why)
+            Gap::of(settings, record.source, Some(record.content_id.clone()), why)
         });
         listings.chain(contents).chain(large).collect()
     }
@@ -389,6 +391,7 @@ impl Missing {
 #[derive(Debug, Serialize)]
 struct Gap {
     tenant: String,
+    tenant_id: String,
     content_type: &'static str,
     /// None when it is the listing that could not be had.
     content_id: Option<String>,
@@ -396,8 +399,11 @@ struct Gap {
 }
 
 impl Gap {
-    fn of(source: Source, content_id: Option<String>, why: String) -> Self {
-        Self { tenant: source.tenant.to_string(), content_type: source.content_type.as_str(), content_id, why }
+    fn of(settings: &Settings, source: Source, content_id: Option<String>, why: String) -> Self {
+        let tenant_id = source.tenant.to_string();
+        let name = settings.tenants.iter().find(|tenant| tenant.id == source.tenant).map(|tenant| tenant.name.clone());
+        let tenant = name.unwrap_or_else(|| tenant_id.clone());
+        Self { tenant, tenant_id, content_type: source.content_type.as_str(), content_id, why }
     }
 }
 
@@ -425,18 +431,18 @@ struct Summary {
 impl Summary {
     fn told(&self) -> String {
         let mut text = format!(
-            "replay {}: {} records of {} contents published, {} repeats left out, {} gaps",
+            "replay {}: {} of {} published, {} left out, {}",
             self.replay,
-            self.published,
-            self.contents,
-            self.repeats,
-            self.gaps.len()
+            counted(self.published, "record"),
+            counted(self.contents, "content"),
+            counted(self.repeats, "repeat"),
+            counted(self.gaps.len(), "gap")
         );
         if 0 < self.filtered {
-            text += &format!("; {} records were dropped by the filter", self.filtered);
+            text += &format!("; {} dropped by the filter", counted(self.filtered, "record"));
         }
         if 0 < self.published_before {
-            text += &format!("; {} records were published before it was resumed", self.published_before);
+            text += &format!("; {} published before it was resumed", counted(self.published_before, "record"));
         }
         text.push('\n');
         if !self.gaps.is_empty() {
@@ -444,7 +450,7 @@ impl Summary {
                 let id = gap.content_id.clone().unwrap_or_else(|| "(the listing)".to_owned());
                 [gap.tenant.clone(), gap.content_type.to_owned(), id, harmless(&gap.why)]
             };
-            text += &table(&["tenant", "type", "content", "why"], self.gaps.iter().map(row));
+            text += &table(&["tenant", "content type", "content", "why"], self.gaps.iter().map(row));
         }
         text
     }

@@ -17,6 +17,7 @@ use self::groups::By;
 use super::{
     Exit, Failure,
     args::{SpanArgs, TimeSpan},
+    exit,
     facts::Facts,
     output::{OutputArgs, as_text},
     records::RecordArgs,
@@ -94,7 +95,7 @@ struct CommonArgs {
 
 /// What every report's help ends with.
 fn guide(example: &str) -> String {
-    format!(
+    let text = format!(
         "Which records:
   A span means the records' CreationTime; it is the last 24 hours unless one is given. Records come late, by hours or days, so the
   topics are read from the first message that is not older than the span (and an hour more, as clocks differ) up to where they
@@ -108,7 +109,8 @@ hold a record twice, and then it counts twice.
 
 Example:
   o365feed {example}"
-    )
+    );
+    exit::with_codes(&text, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft, Exit::Kafka, Exit::Incomplete])
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,6 +11,7 @@ use url::Url;
 use super::{
     Exit, Failure,
     args::usage,
+    exit,
     output::{harmless, host_of},
 };
 use crate::{
@@ -25,7 +26,7 @@ pub(super) enum SubscriptionsCommand {
     ///
     /// Nothing is changed. Shown is what the service says of this application in the tenant: what the settings ask for, what is
     /// missing of it, what else runs, and for each where its notifications go. Other applications' subscriptions are not seen.
-    #[command(after_long_help = list::EXAMPLE)]
+    #[command(after_long_help = exit::with_codes(list::EXAMPLE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft]))]
     List(list::ListArgs),
     /// Start what is missing or disabled, with a webhook if one is asked for.
     ///
@@ -34,14 +35,14 @@ pub(super) enum SubscriptionsCommand {
     ///
     /// With --webhook the service is to send notifications to that address (docs/webhook.md). The address is tried first, as the
     /// service would: one that does not answer 200 is not registered. A webhook that was disabled is enabled again like this.
-    #[command(after_long_help = start::EXAMPLE)]
+    #[command(after_long_help = exit::with_codes(start::EXAMPLE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft]))]
     Start(start::StartArgs),
     /// Stop subscriptions; what becomes available until the next start is lost for good.
     ///
     /// The service keeps nothing for whoever is not subscribed: records of the time in between cannot be had from this API later,
     /// by nobody. Do not stop and start at once to "reset" a subscription: it has left one broken for ever. To pause, stop the
     /// connector instead; the service then keeps seven days. A connector that runs with `subscriptions: manage` starts it again.
-    #[command(after_long_help = stop::EXAMPLE)]
+    #[command(after_long_help = exit::with_codes(stop::EXAMPLE, &[Exit::Unexpected, Exit::Usage, Exit::Microsoft]))]
     Stop(stop::StopArgs),
 }
 

@@ -33,6 +33,7 @@ use self::line::Style;
 use super::{
     Exit, Failure, SettingsFrom,
     args::duration,
+    exit,
     facts::Facts,
     output::{OutputArgs, harmless},
     records::{RecordArgs, Topics},
@@ -45,10 +46,10 @@ use crate::{
 };
 
 #[derive(Args, Clone, Debug)]
-#[command(after_long_help = "Examples:\n  \
+#[command(after_long_help = exit::with_codes("Examples:\n  \
     o365feed tail --since 10m --type Audit.Exchange\n  \
     o365feed tail --where 'operation = UserLoginFailed' --output json | jq .record.ClientIP\n  \
-    o365feed tail --no-follow --raw > everything.jsonl")]
+    o365feed tail --no-follow --raw > everything.jsonl", &[Exit::Unexpected, Exit::Usage, Exit::Kafka]))]
 pub(super) struct TailArgs {
     #[command(flatten)]
     records: RecordArgs,

@@ -8,6 +8,7 @@ use super::{
     Exit, Failure,
     args::TenantArgs,
     config::counted,
+    exit,
     output::{OutputArgs, table},
     tool::{self, ToolArgs},
 };
@@ -19,7 +20,7 @@ use crate::{
 
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_long_help = "Examples:\n  o365feed token\n  o365feed token --tenant contoso --output json\n\nExit code 3: Microsoft refuses a tenant its token."
+    after_long_help = exit::with_codes("Examples:\n  o365feed token\n  o365feed token --tenant contoso --output json", &[Exit::Unexpected, Exit::Usage, Exit::Microsoft])
 )]
 pub(super) struct TokenArgs {
     #[command(flatten)]

@@ -214,6 +214,21 @@ fn a_folder_is_filled_file_by_file_and_a_second_run_goes_on() {
 }
 
 #[test]
+fn no_more_contents_than_asked_for_are_brought_at_once_and_a_pipe_sees_no_bar() {
+    let mut scenario = scenario(vec![(ContentType::Exchange, history(20, 5))]);
+    scenario.tenants[0].latency = Duration::from_millis(50);
+    let world = world(scenario);
+    let scratch = Scratch::new("two-at-once");
+    let into = scratch.path().to_str().unwrap();
+    let args = ["content", "list", "--since", "6h", "--blobs", "--concurrency", "2", "--into", into];
+    let ran = world.tool(&args);
+    assert_eq!((ran.code, ran.stderr.trim()), (0, "100 records of 20 contents"));
+    assert!(!ran.stderr.contains(['\u{1b}', '\r', '█']), "{}", ran.stderr);
+    // The one listing is over before the first content is asked for.
+    assert_eq!(world.simulator().counts().concurrent_max, 2);
+}
+
+#[test]
 fn a_service_that_fails_and_throttles_costs_patience_only() {
     let rule = |failure, rate| Rule { on: None, failure, when: When::Rate(rate) };
     let rules = vec![

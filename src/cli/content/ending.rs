@@ -5,6 +5,7 @@ use std::io;
 use super::sink::Brought;
 use crate::cli::{
     Exit, Failure,
+    config::counted,
     feed::Unlisted,
     output::{harmless, tell},
 };
@@ -52,8 +53,8 @@ impl Troubles {
         let exit = if self.refused || only_refused { Exit::Microsoft } else { Exit::Incomplete };
         let why = match (self.sources, self.contents) {
             (0, 0) => return Ok(()),
-            (0, contents) => format!("{contents} contents could not be brought"),
-            (unlisted, _) => format!("{unlisted} of {sources} sources could not be listed to their end"),
+            (0, contents) => format!("{} could not be brought", counted(contents, "content")),
+            (unlisted, _) => format!("{unlisted} of {} could not be listed to the end", counted(sources, "source")),
         };
         Err(Failure::new(exit, anyhow::Error::msg(why)))
     }

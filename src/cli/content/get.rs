@@ -20,6 +20,7 @@ use crate::{
     cli::{
         Failure,
         args::{TenantArgs, usage},
+        config::counted,
         feed::Patience,
         output::{harmless, tell},
         tool::{self, ToolArgs},
@@ -91,7 +92,7 @@ pub(in crate::cli) async fn run(args: GetArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let before = if before == 0 { String::new() } else { format!("; {before} were there already") };
-    tell(&format!("{records} records of {whole} contents{before}"));
+    tell(&format!("{} of {}{before}", counted(records, "record"), counted(whole, "content")));
     troubles.ending(0)
 }
 

@@ -20,6 +20,7 @@ use crate::{
     cli::{
         Failure,
         args::{SourceArgs, SpanArgs},
+        config::counted,
         feed::{Patience, Place, Survey, Unlisted, in_reach},
         output::{OutputArgs, for_stdout, harmless, progress, tell},
         tool::{self, ToolArgs},
@@ -79,8 +80,11 @@ pub(in crate::cli) async fn run(args: ListArgs) -> Result<(), Failure> {
     let listed = list(survey, args.output, &mut troubles).await;
     let Some(contents) = written(listed)? else { return Ok(()) };
     tell(&format!(
-        "{contents} contents of {sources} sources were made available from {:.0} to {:.0}",
-        span.from, span.to
+        "{} of {} made available from {:.0} to {:.0}",
+        counted(contents, "content"),
+        counted(sources, "source"),
+        span.from,
+        span.to
     ));
     troubles.ending(sources)
 }
@@ -142,7 +146,7 @@ impl Rows {
         if self.is_json {
             return out.write_all(b"[");
         }
-        let (tenant, kind, created, expires, content) = ("TENANT", "TYPE", "CREATED", "EXPIRES", "CONTENT ID");
+        let (tenant, kind, created, expires, content) = ("TENANT", "CONTENT TYPE", "CREATED", "EXPIRES", "CONTENT ID");
         writeln!(out, "{tenant:<width$}  {kind:<26}  {created:<24}  {expires:<24}  {content}", width = self.width)
     }
 
@@ -208,7 +212,11 @@ async fn bring(survey: Survey, args: &ListArgs, troubles: Troubles) -> Result<()
         0 => String::new(),
         before => format!("; {before} were there already"),
     };
-    tell(&format!("{} records of {} contents{before}", tally.records.get(), tally.contents.get()));
+    tell(&format!(
+        "{} of {}{before}",
+        counted(tally.records.get(), "record"),
+        counted(tally.contents.get(), "content")
+    ));
     troubles.borrow().ending(sources)
 }
 

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::{Asked, Repair, gaps::Gaps};
 use crate::{
-    cli::output::{harmless, table},
+    cli::{
+        config::counted,
+        output::{harmless, table},
+    },
     domain::{
         RecordId, Source,
         reconcile::{Cell, Counts, Findings, Moment, Verdict},
@@ -83,6 +86,7 @@ struct CountsRow {
 #[derive(Debug, Serialize)]
 struct MissingRow {
     tenant: String,
+    tenant_id: String,
     content_type: &'static str,
     content_id: String,
     content_created: String,
@@ -98,6 +102,7 @@ struct MissingRow {
 #[derive(Debug, Serialize)]
 struct UnreadableRow {
     tenant: String,
+    tenant_id: String,
     content_type: &'static str,
     content_id: String,
     content_created: String,
@@ -107,6 +112,7 @@ struct UnreadableRow {
 #[derive(Debug, Serialize)]
 struct GapRow {
     tenant: String,
+    tenant_id: String,
     content_type: &'static str,
     reason: &'static str,
     content_id: String,
@@ -139,13 +145,16 @@ impl Report {
         let mut notes = asked.notes.clone();
         notes.extend(reaches(asked, survey));
         if 0 < left_out {
+            let are = if left_out == 1 { "is" } else { "are" };
             notes.push(format!(
-                "{left_out} contents are from before the beginning (listing.start_from) and not counted"
+                "{} {are} from before the beginning (listing.start_from) and not counted",
+                counted(left_out, "content")
             ));
         }
         if let Some(too_old) = repair.map(|repair| repair.too_old).filter(|too_old| 0 < *too_old) {
             notes.push(format!(
-                "{too_old} contents were not put back: they are older than dedupe.window, and what is published of them would be published again; set it to 8d, restart the connector and repair once more"
+                "not put back: {}, older than dedupe.window; what is published of them would be published again; set it to 8d, restart the connector and repair once more",
+                counted(too_old, "content")
             ));
         }
         if let Some(since) = findings.waiting_since.filter(|since| *since < moment.listed_at - LONG) {
@@ -155,6 +164,7 @@ impl Report {
         let name = |source: Source| asked.tenant_name(source).to_owned();
         let missing = findings.missing.iter().map(|record| MissingRow {
             tenant: name(record.content.source),
+            tenant_id: record.content.source.tenant.to_string(),
             content_type: record.content.source.content_type.as_str(),
             content_id: record.content.content_id.clone(),
             content_created: record.content.created.to_string(),
@@ -164,6 +174,7 @@ impl Report {
         });
         let unreadable = findings.unreadable.iter().map(|(content, why)| UnreadableRow {
             tenant: name(content.source),
+            tenant_id: content.source.tenant.to_string(),
             content_type: content.source.content_type.as_str(),
             content_id: content.content_id.clone(),
             content_created: content.created.to_string(),
@@ -171,6 +182,7 @@ impl Report {
         });
         let gaps = open_gaps.open.iter().map(|gap| GapRow {
             tenant: name(gap.source),
+            tenant_id: gap.source.tenant.to_string(),
             content_type: gap.source.content_type.as_str(),
             reason: gap.reason.as_str(),
             content_id: gap.content_id.clone(),
@@ -227,7 +239,8 @@ impl Report {
             Some(count) => {
                 let _ = writeln!(
                     text,
-                    "\nPut {count} contents back on the listings: `o365feed run` fetches them again, and publishes what is missing."
+                    "\nPut {} back on the listings: `o365feed run` fetches what is there again, and publishes what is missing.",
+                    counted(count, "content")
                 );
             }
             None => {}
@@ -394,10 +407,6 @@ fn sentence(total: &Cell, findings: &Findings, gaps: usize, complete: bool) -> S
     }
     said.extend(rest);
     format!("not complete: {}; {all} compared", said.join("; "))
-}
-
-fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn cells(tenant: &str, kind: &str, counts: &CountsRow) -> Vec<String> {

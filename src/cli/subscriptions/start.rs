@@ -24,7 +24,7 @@ Examples:
   o365feed subscriptions start --tenant contoso --type DLP.All  one of them
   o365feed subscriptions start --webhook                        and notifications to webhook.public_url
 
-Exit code 3 when Microsoft refuses one for good, 1 when trying again may help; the others are started all the same.";
+When one is refused, the others are started all the same.";
 
 #[derive(Args, Clone, Debug)]
 pub(in crate::cli) struct StartArgs {

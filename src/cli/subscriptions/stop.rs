@@ -22,7 +22,7 @@ pub(super) const EXAMPLE: &str = "\
 Example:
   o365feed subscriptions stop --tenant contoso --type Audit.General
 
-Without a terminal to ask on, --yes is needed; exit code 2 says that it was missing.";
+Without a terminal to ask on, --yes is needed.";
 
 const UNDONE: &str = "nothing was stopped";
 
