@@ -205,7 +205,7 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        let stuck = says.write_all(&[0; 17]).await.unwrap_err();
+        let stuck = timeout(LIFE, says.write_all(&[0; 17])).await.expect("it is let go").unwrap_err();
         assert_eq!(stuck.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < 2 * SILENCE);
         assert_eq!(says.shutdown().await.map_err(|e| e.kind()), Ok(()), "the pipe can be shut at once");
