@@ -17,6 +17,7 @@ use self::groups::By;
 use super::{
     Exit, Failure,
     args::{SpanArgs, TimeSpan},
+    config::counted as counted_of,
     exit,
     facts::Facts,
     output::{OutputArgs, as_text},
@@ -275,7 +276,8 @@ impl<S: Sum> Done<S> {
         let left_out = show(&self.sum)?;
         let Tally { read, without_time, outside, not_meant, lacking, counted, unfetched } = self.tally;
         let TimeSpan { from, to } = self.span;
-        let mut told = format!("{read} records read, {counted} counted, created from {from:.0} to {to:.0}");
+        let mut told =
+            format!("{} read, {counted} counted, created from {from:.0} to {to:.0}", counted_of(read, "record"));
         for (count, what) in [
             (outside, "outside of the span"),
             (without_time, "without a readable CreationTime"),
@@ -287,12 +289,13 @@ impl<S: Sum> Done<S> {
             }
         }
         if left_out > 0 {
-            told += &format!("; {left_out} rows left out by --limit");
+            told += &format!("; {} left out by --limit", counted_of(left_out, "row"));
         }
         // Nobody reads standard error any more: that is no reason to fail.
         let _ = writeln!(io::stderr(), "{told}");
         if unfetched > 0 {
-            let lacks = anyhow::anyhow!("the report lacks {unfetched} contents that could not be fetched");
+            let lacks =
+                anyhow::anyhow!("the report lacks {} that could not be fetched", counted_of(unfetched, "content"));
             return Err(Failure::new(Exit::Incomplete, lacks));
         }
         Ok(())

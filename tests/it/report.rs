@@ -149,7 +149,7 @@ fn a_content_that_cannot_be_had_is_told_and_the_rest_reported() {
     let ran = ran(&world, &["users", "--source", "api", "--output", "json"], 7);
     let page: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&page["records"]["read"], &page["records"]["unfetched"]), (&50.into(), &1.into()));
-    assert!(ran.stderr.contains("lacks 1 contents"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("lacks 1 content that"), "{}", ran.stderr);
 }
 
 #[test]

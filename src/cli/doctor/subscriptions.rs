@@ -6,7 +6,7 @@ use url::Url;
 use super::report::{Probe, Verdict, told};
 use crate::{
     api::{ApiError, Subscription, TenantApi, Webhook},
-    cli::output::host_of,
+    cli::{config::counted, output::host_of},
     domain::ContentType,
 };
 
@@ -100,7 +100,7 @@ fn audit_log(seen: &Seen, count: usize) -> Probe {
         Some((kind, error)) => {
             Probe::of(8).find(Verdict::Failure, format!("{kind}: {}", told(error)), error.advice().unwrap_or_default())
         }
-        None => Probe::of(8).see(format!("the service lists {count} subscriptions of this application")),
+        None => Probe::of(8).see(format!("the service lists {} of this application", counted(count, "subscription"))),
     }
 }
 
