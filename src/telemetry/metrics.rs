@@ -80,8 +80,17 @@ impl Metrics {
     pub const TRANSACTION_OUTCOMES: [&str; 3] = ["committed", "aborted", "unknown"];
 
     /// What `outcome` of `webhook_requests_total` may be.
-    pub const WEBHOOK_OUTCOMES: [&str; 8] =
-        ["validated", "taken", "not_now", "unauthorised", "unreadable", "too_large", "too_slow", "not_a_post"];
+    pub const WEBHOOK_OUTCOMES: [&str; 9] = [
+        "validated",
+        "taken",
+        "not_now",
+        "unauthorised",
+        "unreadable",
+        "too_large",
+        "too_many",
+        "too_slow",
+        "not_a_post",
+    ];
     /// What `outcome` of `webhook_notifications_total` may be.
     pub const NOTIFICATION_OUTCOMES: [&str; 5] = ["taken", "not_now", "foreign", "elsewhere", "unreadable"];
 
