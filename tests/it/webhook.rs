@@ -132,7 +132,8 @@ fn whoever_does_not_know_the_secret_is_refused_and_rubbish_changes_nothing() {
     hooked.world.complete(&mut [&mut process]);
     let tenant = hooked.world.tenant();
     let entry = |tenant: &str, kind: &str, uri: &str| {
-        let (created, expires) = ("2026-01-01T00:00:00Z", "2099-01-01T00:00:00Z");
+        let now = Timestamp::now();
+        let (created, expires) = (now.to_string(), (now + SignedDuration::from_hours(168)).to_string());
         json!([{"tenantId": tenant, "clientId": "x", "contentType": kind, "contentId": "1$2", "contentUri": uri,
             "contentCreated": created, "contentExpiration": expires}])
         .to_string()
