@@ -12,6 +12,7 @@ mod partition; // where a tenant lives
 mod publisher; // records in transactions
 mod reader; // what a tool reads
 mod restore; // what a partition's new owner must know
+mod stuck; // a member that hears no more
 mod survey; // what the topics know, for a comparison with the service
 mod topics; // created if missing, checked if there
 

@@ -137,7 +137,7 @@ pub(super) const KEYS: &[Key] = &[
     key("webhook.key_file", File, Follows("none", "/run/secrets/o365feed/tls.key"), "Its private key (PEM, PKCS #8)."),
     key("webhook.missed_after", Span(s(1), s(DAY)), Default("1h"), "A content that polling found counts as missed when no notification named it within this."),
     key("log.format", Choice(&["text", "json"]), Default("text"), "text for people, json for machines."),
-    key("log.level", Filter, Default("info"), "error, warn, info, debug or trace; by module: o365feed::api=debug,info."),
+    key("log.level", Filter, Default("info"), "error, warn, info, debug or trace; by module: o365feed::api=debug,info; of Kafka: librdkafka=warn,info."),
 ];
 
 /// The key of a path, be it of the table (`tenants[].id`) or of one tenant (`tenants[3].id`).

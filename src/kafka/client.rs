@@ -77,6 +77,9 @@ const BATCH_BYTES: usize = 1_000_000;
 /// Memory of a producer's queue; the reason why a slow broker cannot fill ours.
 const QUEUE_KBYTES: usize = 64 * 1024;
 
+/// How often a member tells how far it has read, in milliseconds.
+const STATISTICS_MS: u32 = 5_000;
+
 /// What `max.message.bytes` of an internal topic must be at least.
 pub(super) const SMALLEST_MESSAGE_LIMIT: usize = BATCH_BYTES + FRAMING_BYTES;
 
@@ -152,10 +155,11 @@ fn publisher(config: &mut ClientConfig, settings: &Kafka) {
 fn listings_producer(config: &mut ClientConfig, settings: &Kafka) {
     producer(config, settings);
     default(config, "linger.ms", "5");
-    // An append that did not arrive leaves its window unread, so nothing is gained by waiting for long.
+    // An append that did not arrive leaves its window unread, so nothing is gained by waiting for long: less than the
+    // webhook's receiver does, which would otherwise go before it hears that a producer is of no use any more.
     config
         .set("delivery.report.only.error", "false")
-        .set("message.timeout.ms", "30000")
+        .set("message.timeout.ms", "15000")
         .set("queue.buffering.max.kbytes", "16384");
 }
 
@@ -182,7 +186,7 @@ fn group_consumer(config: &mut ClientConfig, settings: &Kafka) {
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("session.timeout.ms", session.to_string())
-        .set("statistics.interval.ms", "15000");
+        .set("statistics.interval.ms", STATISTICS_MS.to_string());
 }
 
 /// Carries the group's name, because a consumer needs one and the operator's ACLs know this one, but no instance id:

@@ -3,7 +3,7 @@
 
 use std::{
     str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -56,18 +56,27 @@ impl ListingsWriter {
     /// When one was not acknowledged: each of them may then be in the topic or not. Appending them again does no harm,
     /// because a listing is a hint.
     pub async fn append(&self, contents: &[Arc<Listed>], origin: Origin) -> Result<(), KafkaError> {
-        let producer = self.producer();
+        let producer = self.current().clone();
         let outcome = self.append_by(&producer, contents, origin).await;
-        if outcome.is_err() && producer.client().fatal_error().is_some() {
-            // A producer that met a fatal error takes nothing any more.
-            let another = client_config(&self.settings, Role::ListingsProducer).create()?;
-            *self.producer.lock().unwrap_or_else(PoisonError::into_inner) = another;
+        if outcome.is_err() {
+            self.replace(&producer)?;
         }
         outcome
     }
 
-    fn producer(&self) -> FutureProducer {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn current(&self) -> MutexGuard<'_, FutureProducer> {
+        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next append is another producer's. One that met a fatal error takes nothing any more; one whose messages timed
+    /// out may have lost a partition's leader for good (docs/exactly-once.md, rule 26).
+    fn replace(&self, failed: &FutureProducer) -> Result<(), KafkaError> {
+        let mut current = self.current();
+        // Appends that fail together replace it once.
+        if current.client().native_ptr() == failed.client().native_ptr() {
+            *current = client_config(&self.settings, Role::ListingsProducer).create()?;
+        }
+        Ok(())
     }
 
     async fn append_by(
@@ -329,6 +338,21 @@ mod tests {
             let read = decode(message.key(), message.payload(), message.headers(), appended_ms).unwrap();
             assert_eq!((&read.content, read.origin, read.attempts), (expected, Origin::Follow, 0));
         }
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_failed_is_replaced_and_only_once() {
+        let writer = ListingsWriter::new(&settings()).unwrap();
+        let first = writer.current().clone();
+        let content = [listing().content];
+        let together = tokio::join!(writer.append(&content, Origin::Follow), writer.append(&content, Origin::Webhook));
+        for outcome in [together.0, together.1] {
+            assert_eq!(outcome.unwrap_err().rdkafka_error_code(), Some(RDKafkaErrorCode::MessageTimedOut));
+        }
+        let second = writer.current().clone();
+        assert_ne!(first.client().native_ptr(), second.client().native_ptr());
+        writer.replace(&first).unwrap();
+        assert_eq!(writer.current().client().native_ptr(), second.client().native_ptr());
     }
 
     #[tokio::test]

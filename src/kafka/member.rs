@@ -12,7 +12,7 @@ use std::{
 
 use crossbeam_channel::Sender;
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
+    ClientContext, Message, Offset, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata, Rebalance},
     error::{KafkaError, RDKafkaErrorCode},
     message::BorrowedMessage,
@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use super::{
     client::{Role, client_config},
     listings,
+    stuck::{self, Reading},
 };
 use crate::{config::Kafka, domain::Listing};
 
@@ -38,6 +39,8 @@ pub enum MemberEvent {
     Joined,
     /// Trouble that passes, told for `/readyz`.
     Trouble(String),
+    /// This partition is read no more, though there is more in it: another member would read on.
+    Stuck(i32),
     /// Another process has our instance id, or the group refuses us for good.
     Fatal(KafkaError),
 }
@@ -46,6 +49,7 @@ pub enum MemberEvent {
 pub struct Member {
     consumer: Arc<BaseConsumer<Context>>,
     topic: String,
+    reading: Reading,
     stop: Arc<AtomicBool>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -57,17 +61,21 @@ impl Member {
     /// A configuration that librdkafka refuses.
     pub fn join(settings: &Kafka, events: Sender<MemberEvent>) -> Result<Self, KafkaError> {
         let topic = settings.listings_topic();
-        let context = Context { events: events.clone() };
+        let reading = Reading::default();
+        let context = Context { events: events.clone(), topic: topic.clone(), reading: reading.clone() };
         let consumer: BaseConsumer<Context> =
             client_config(settings, Role::GroupConsumer).create_with_context(context)?;
         consumer.subscribe(&[&topic])?;
         let (consumer, stop) = (Arc::new(consumer), Arc::new(AtomicBool::new(false)));
+        let told = events.clone();
+        let tell = move |partition| _ = told.send(MemberEvent::Stuck(partition));
+        stuck::watch(settings, reading.clone(), Arc::clone(&stop), tell)?;
         let poller = Poller { consumer: Arc::clone(&consumer), events, stop: Arc::clone(&stop) };
         let thread = thread::Builder::new()
             .name("kafka-member".to_owned())
             .spawn(move || poller.run())
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
-        Ok(Self { consumer, topic, stop, thread: Some(thread) })
+        Ok(Self { consumer, topic, reading, stop, thread: Some(thread) })
     }
 
     /// Who we are in the group, as the commit protocol pins it when a transaction opens (docs/exactly-once.md, rule 4).
@@ -99,10 +107,12 @@ impl Member {
 
     /// Stops reading a partition: enough listings wait.
     pub fn pause(&self, partition: i32) {
+        self.reading.wants_not(partition);
         self.switch(partition, "pause", |consumer, which| consumer.pause(which));
     }
 
     pub fn resume(&self, partition: i32) {
+        self.reading.wants(partition);
         self.switch(partition, "resume", |consumer, which| consumer.resume(which));
     }
 
@@ -196,9 +206,15 @@ fn read(message: &BorrowedMessage<'_>) -> MemberEvent {
 /// Passes rebalances on. It never waits: the pinned metadata makes what is in flight harmless.
 struct Context {
     events: Sender<MemberEvent>,
+    topic: String,
+    reading: Reading,
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        self.reading.tell(&self.topic, &statistics);
+    }
+}
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -206,6 +222,7 @@ impl ConsumerContext for Context {
             Rebalance::Revoke(which) => {
                 let partitions = numbers(which);
                 info!(?partitions, "partitions go");
+                partitions.iter().for_each(|partition| self.reading.wants_not(*partition));
                 let _ = self.events.send(MemberEvent::Revoked(partitions));
             }
             Rebalance::Error(error) => _ = self.events.send(MemberEvent::Trouble(error.to_string())),

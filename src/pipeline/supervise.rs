@@ -45,7 +45,7 @@ pub enum PipelineError {
 /// Between two tries to reach Kafka, and between two shifts.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A transaction that times out is told like a slot that another instance took. Twice within this, it is the latter.
+/// A member after a broker's freeze is told like one whose slot another instance took. Twice within this, it is the latter.
 const PING_PONG: Duration = Duration::from_secs(120);
 
 /// Topics of a broker that answers nobody's admin calls (the mock) are made by whoever runs it.

@@ -33,7 +33,7 @@ use crate::{
     config::Settings,
     domain::{AttemptId, ContentKey, ContentType, Listing, Origin, Source, TenantId, Want},
     http::Health,
-    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, TransactionError, partition_of},
+    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, partition_of},
     telemetry::Metrics,
 };
 
@@ -308,6 +308,10 @@ impl Writer {
                 self.parts.health.not_ok("kafka", format!("{servers}: {why}"));
                 self.troubled = Some(Instant::now());
             }
+            MemberEvent::Stuck(partition) => {
+                let why = format!("partition {partition} of the listings has more than the broker gives us");
+                return Err(WriterError::Broken(why));
+            }
             MemberEvent::Fatal(cause) => return Err(self.refused_by_group(&cause)),
         }
         Ok(())
@@ -458,22 +462,6 @@ impl Writer {
     fn labels(&self, source: Source) -> [&str; 2] {
         let name = self.names.get(&source.tenant).map_or("", String::as_str);
         [name, ContentType::as_str(source.content_type)]
-    }
-
-    /// What a step into the transaction came to: aborts are survived here, the rest ends the writer.
-    fn survive(&mut self, outcome: Result<(), TransactionError>) -> Result<(), WriterError> {
-        if let Some(ended) = self.ended.take() {
-            return Err(ended);
-        }
-        match outcome {
-            Ok(()) => Ok(()),
-            Err(TransactionError::Abort(cause)) => {
-                warn!("transaction aborted: {cause}");
-                self.abort()
-            }
-            Err(TransactionError::Fenced(cause)) => Err(WriterError::Fenced(cause.to_string())),
-            Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
-        }
     }
 }
 

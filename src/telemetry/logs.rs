@@ -6,6 +6,9 @@ use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 use crate::config::{Log, LogFormat};
 
+/// Every end of a partition is an error there, and what is one comes from `librdkafka` too.
+const NOISE: &str = "rdkafka::client=off";
+
 /// Starts logging for the whole process: to standard error, because standard output belongs to what a command prints.
 /// Text has colours on a terminal only; JSON is one object a line.
 ///
@@ -13,6 +16,7 @@ use crate::config::{Log, LogFormat};
 /// [`LogError::Filter`] when `log.level` is no filter; [`LogError::Started`] when logging was started before.
 pub fn init_logs(log: &Log) -> Result<(), LogError> {
     let filter = EnvFilter::builder().parse(&log.level).map_err(LogError::Filter)?;
+    let filter = filter.add_directive(NOISE.parse().map_err(LogError::Filter)?);
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),

@@ -14,7 +14,7 @@ use rdkafka::{
 use crate::{
     broker::client,
     process::Process,
-    proxy::Proxied,
+    proxy::{FETCH, PRODUCE, Proxied},
     wait,
     world::{PATIENCE, World, history, last_lines, live, metric, published, scenario, stop},
 };
@@ -69,6 +69,36 @@ fn a_commit_whose_answer_never_comes_is_neither_lost_nor_repeated() {
     let mut process = world.start("a");
     swallow(&proxied, &mut process);
     process.wait_until("it begins anew", PATIENCE, |process| process.stderr().contains("begins anew"));
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn a_producer_that_reaches_its_partitions_no_more_is_replaced() {
+    a_client_that_hears_no_more(PRODUCE, "timed out");
+}
+
+#[test]
+fn a_member_that_is_given_no_more_listings_is_replaced() {
+    a_client_that_hears_no_more(FETCH, "has more than the broker gives us");
+}
+
+/// librdkafka loses a partition's leader for good when the brokers name none at the wrong moment. Seldom, so here a client
+/// gets no answers any more until another one is made.
+fn a_client_that_hears_no_more(request: i16, why: &str) {
+    let proxied = Proxied::new();
+    let source = SourceScenario { live: live(120.0, 20), ..history(20, 20) };
+    let mut world = World::on(&proxied.bootstrap, scenario(vec![(ContentType::SharePoint, source)]));
+    world.set("kafka.transaction_timeout", "5s");
+    let mut process = world.start("a");
+    process.wait_until("it publishes", PATIENCE, |process| 0.0 < published(process));
+    proxied.seen.silence(request);
+    process.wait_until("it begins anew", PATIENCE, |process| {
+        let log = process.stderr();
+        log.lines().any(|line| line.contains("begins anew") && line.contains(why))
+    });
+    proxied.seen.answer_again();
     world.complete(&mut [&mut process]);
     stop(&mut process);
     world.verdict().is_exactly_once();

@@ -1,11 +1,11 @@
-//! A proxy between the connector and a broker of its own: counts what a transaction is made of, and can swallow the answer to a commit.
+//! A proxy between the connector and a broker of its own: counts what a transaction is made of, and can swallow answers.
 
 use std::{
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering},
     },
     thread,
 };
@@ -22,8 +22,7 @@ pub struct Proxied {
     pub seen: Arc<Seen>,
 }
 
-/// What went by.
-#[derive(Default)]
+/// What went by, and what is to become of it.
 pub struct Seen {
     /// TxnOffsetCommit requests.
     pub offsets: AtomicU64,
@@ -31,13 +30,31 @@ pub struct Seen {
     pub commits: AtomicU64,
     armed: AtomicBool,
     swallowed: AtomicBool,
+    /// Whoever sends such a request hears no more on its connection.
+    silenced: AtomicI16,
 }
 
 impl Seen {
+    fn new() -> Self {
+        let (offsets, commits) = Default::default();
+        let (armed, swallowed) = Default::default();
+        Self { offsets, commits, armed, swallowed, silenced: AtomicI16::new(NONE) }
+    }
+
     /// The answer to the next commit is swallowed, with all that follows on its connection.
     pub fn swallow_next(&self) {
         self.swallowed.store(false, Ordering::SeqCst);
         self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on a connection with such a request, named by its API key, gets no answers any more.
+    pub fn silence(&self, key: i16) {
+        self.silenced.store(key, Ordering::SeqCst);
+    }
+
+    /// Connections are answered again, but for those that were silenced.
+    pub fn answer_again(&self) {
+        self.silence(NONE);
     }
 
     pub fn has_swallowed(&self) -> bool {
@@ -45,12 +62,15 @@ impl Seen {
     }
 }
 
-const TXN_OFFSET_COMMIT: i16 = 28;
+pub const PRODUCE: i16 = 0;
+pub const FETCH: i16 = 1;
+const NONE: i16 = -1;
 const END_TXN: i16 = 26;
+const TXN_OFFSET_COMMIT: i16 = 28;
 
 impl Proxied {
     pub fn new() -> Self {
-        let (inner, seen) = (free_port(), Arc::new(Seen::default()));
+        let (inner, seen) = (free_port(), Arc::new(Seen::new()));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let outer = listener.local_addr().expect("it is bound").port();
         let counting = Arc::clone(&seen);
@@ -119,6 +139,6 @@ impl Seen {
             }
             _ => {}
         }
-        false
+        key == Some(self.silenced.load(Ordering::SeqCst))
     }
 }

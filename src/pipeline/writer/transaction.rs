@@ -6,7 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rdkafka::{Offset, TopicPartitionList, consumer::ConsumerGroupMetadata};
+use rdkafka::{
+    Offset, TopicPartitionList,
+    consumer::ConsumerGroupMetadata,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 use tracing::{debug, error, warn};
 
 use super::{Partition, Writer, WriterError, owned::Unwritten, tally::Tally};
@@ -40,7 +44,7 @@ const MOST_IDS: u64 = 50_000;
 const MOST_BYTES: u64 = 24 << 20;
 
 /// Aborts without a commit between them after which `/readyz` tells.
-const MANY_ABORTS: u32 = 5;
+const MANY_ABORTS: u32 = 3;
 
 /// The record limit is never lowered below this.
 const SMALLEST_LIMIT: usize = 64 * 1024;
@@ -218,11 +222,43 @@ impl Writer {
         })
     }
 
+    /// What a step into the transaction came to: aborts are survived here, the rest ends the writer.
+    pub(super) fn survive(&mut self, outcome: Result<(), TransactionError>) -> Result<(), WriterError> {
+        if let Some(ended) = self.ended.take() {
+            return Err(ended);
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(TransactionError::Abort(cause)) => {
+                warn!("transaction aborted: {cause}");
+                self.abort()?;
+                // A producer that has lost a partition's leader never finds it again; another one does (rule 26).
+                let timed_out = cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut);
+                match timed_out && MANY_ABORTS <= self.aborts_in_a_row {
+                    true => Err(WriterError::Broken(cause.to_string())),
+                    false => Ok(()),
+                }
+            }
+            Err(TransactionError::Fenced(cause)) => {
+                let opened = self.open.as_ref().map(|open| open.opened);
+                Err(self.fenced(&cause, opened))
+            }
+            Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
+        }
+    }
+
+    /// A transaction that timed out is fenced by the broker, any other by another process on our slot.
+    fn fenced(&self, cause: &KafkaError, opened: Option<Instant>) -> WriterError {
+        let timeout = self.parts.settings.kafka.transaction_timeout;
+        match opened.is_some_and(|opened| timeout <= opened.elapsed()) {
+            true => WriterError::Broken(format!("the transaction timed out: {cause}")),
+            false => WriterError::Fenced(cause.to_string()),
+        }
+    }
+
     /// Takes back the open transaction, and all that was remembered with it (rule 9).
     pub(super) fn abort(&mut self) -> Result<(), WriterError> {
-        if self.open.take().is_none() {
-            return Ok(());
-        }
+        let Some(open) = self.open.take() else { return Ok(()) };
         for state in self.partitions.values_mut() {
             if let Partition::Owned(owned) = state {
                 owned.abort();
@@ -230,8 +266,8 @@ impl Writer {
         }
         self.parts.metrics.transactions_total.with_label_values(&["aborted"]).inc();
         self.aborts += 1;
-        self.aborts_in_a_row += 1;
         let ended = self.parts.publisher.abort();
+        self.aborts_in_a_row += 1;
         if self.parts.publisher.met_oversize() {
             self.lower_the_record_limit();
         }
@@ -242,7 +278,7 @@ impl Writer {
         thread::sleep(Duration::from_millis(20 << self.aborts_in_a_row.min(6)));
         match ended {
             Ok(()) => Ok(()),
-            Err(TransactionError::Fenced(cause)) => Err(WriterError::Fenced(cause.to_string())),
+            Err(TransactionError::Fenced(cause)) => Err(self.fenced(&cause, Some(open.opened))),
             Err(fault) => Err(WriterError::Broken(fault.to_string())),
         }
     }
