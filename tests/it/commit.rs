@@ -140,8 +140,9 @@ fn what_a_rebalance_rolls_back_is_published_all_the_same() {
     let mut scenario = scenario(vec![(ContentType::SharePoint, source)]);
     scenario.tenants[0].latency = Duration::from_millis(40);
     let mut world = World::new(scenario);
-    // Long transactions, so that each rebalance finds one open, with blobs half in it.
-    world.set("kafka.commit_interval", "2s");
+    // Long transactions, so that a rebalance finds one open, with blobs half in it.
+    world.set("kafka.commit_interval", "10s");
+    world.set("kafka.transaction_timeout", "45s");
     let mut first = world.start("a");
     first.wait_until("it publishes", PATIENCE, |process| 0.0 < published(process));
     let aborted = |process: &Process| metric(process, "o365feed_transactions_total", &["aborted"]);
