@@ -76,6 +76,32 @@ fn every_alarm_has_its_section_in_the_runbook_and_every_metric_named_there_exist
     assert_eq!(unknown_metrics(runbook), [""; 0]);
 }
 
+#[test]
+fn every_metric_and_every_link_on_the_dashboards_leads_somewhere() {
+    let anchors: Vec<String> = read("docs/runbook.md").lines().filter_map(anchor).collect();
+    for board in ["overview", "throttling", "kafka", "tenant"] {
+        let text = read(&format!("dashboards/{board}.json"));
+        assert_eq!(unknown_metrics(&text), [""; 0], "{board}");
+        let links: Vec<&str> = text.split("/runbook.md#").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert!(links.len() > 5, "{board}");
+        for link in links {
+            assert!(anchors.iter().any(|anchor| anchor == link), "{board}: {link}");
+        }
+    }
+}
+
+/// What leads to a heading.
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').trim().to_lowercase();
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || [' ', '-', '_'].contains(c));
+    Some(kept.map(|c| if c == ' ' { '-' } else { c }).collect())
+}
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|fault| panic!("{file}: {fault}"))
+}
+
 /// The metrics that `text` names and that do not exist.
 fn unknown_metrics(text: &str) -> Vec<&str> {
     let known = table();
