@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod alerts; // each fires for what it is for
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice

@@ -1,4 +1,4 @@
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::*;
 
@@ -63,17 +63,30 @@ fn the_table_in_the_documentation_is_up_to_date() {
 }
 
 #[test]
-fn every_alarm_has_its_section_in_the_runbook_and_every_metric_named_there_exists() {
-    let (metrics, runbook) = (include_str!("../../../docs/metrics.md"), include_str!("../../../docs/runbook.md"));
-    let (_, alarms) = metrics.split_once("## Alarms").unwrap();
+fn every_alert_has_its_row_its_section_in_the_runbook_and_its_link_there() {
+    let (page, runbook) = (read("docs/metrics.md"), read("docs/runbook.md"));
+    let (_, alarms) = page.split_once("## Alarms").unwrap();
     let (alarms, _) = alarms.split_once("## All metrics").unwrap();
     let rows = alarms.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-    let names: Vec<&str> = rows.filter(|name| *name != "Name").collect();
-    assert!(names.len() > 8, "{names:?}");
-    for name in names {
+    let rows: BTreeSet<&str> = rows.filter(|name| *name != "Name").collect();
+    let rules = read("deploy/prometheus/alerts.yaml");
+    let mut names = BTreeSet::new();
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        names.insert(name);
         assert!(runbook.contains(&format!("\n### {name}\n")), "{name}");
+        let link = format!("runbook_url: https://o365feed.example/docs/runbook.md#{}", name.to_lowercase());
+        for line in [link.as_str(), "summary: ", "description: "] {
+            assert!(rule.contains(line), "{name}: {line}");
+        }
+        let severity = rule.split("severity: ").nth(1).unwrap().split(' ').next().unwrap();
+        assert!(["info", "warning", "critical"].contains(&severity), "{name}: {severity}");
     }
-    assert_eq!(unknown_metrics(runbook), [""; 0]);
+    assert!(names.len() > 8, "{names:?}");
+    assert_eq!(names, rows);
+    assert_eq!(unknown_metrics(&runbook), [""; 0]);
+    assert_eq!(unknown_metrics(&rules), [""; 0]);
+    assert_eq!(unknown_metrics(&read("deploy/prometheus/alerts_test.yaml")), [""; 0]);
 }
 
 #[test]
