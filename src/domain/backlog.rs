@@ -267,16 +267,17 @@ impl Backlog {
         self.unsettled.len()
     }
 
-    /// Of the contents of the source that wait, when the first expires. Looks at all of them.
-    pub fn oldest_expiry(&self, source: &Source) -> Option<Timestamp> {
-        self.sources.get(source)?.jobs.values().map(|job| job.listing.content.expires).min()
-    }
-
     /// `contentCreated` of the source's oldest content whose settlement is not committed. Looks at all of them.
     pub fn oldest_created(&self, source: &Source) -> Option<Timestamp> {
+        self.uncommitted(source).map(|content| content.created).min()
+    }
+
+    /// The source's contents whose settlement is not committed: they wait, are in flight, or the open transaction settles
+    /// them. In no order.
+    pub fn uncommitted(&self, source: &Source) -> impl Iterator<Item = &Listed> {
         let waiting = self.sources.get(source).into_iter().flat_map(|waiting| waiting.jobs.values());
-        let open = self.open.iter().filter(|job| job.listing.content.source == *source);
-        waiting.chain(open).map(|job| job.listing.content.created).min()
+        let open = self.open.iter().filter(move |job| job.listing.content.source == *source);
+        waiting.chain(open).map(|job| &*job.listing.content)
     }
 
     /// Starts a content that is ready or delayed.

@@ -132,7 +132,12 @@ pub async fn receive<T: Take>(
     stop: CancellationToken,
 ) -> Result<Serving, WebhookError> {
     let listen = settings.listen;
-    let tls = settings.tls.as_ref().map(Tls::read).transpose().map_err(WebhookError::Certificate)?;
+    let tls = settings
+        .tls
+        .as_ref()
+        .map(|files| Tls::read(files, metrics.clone()))
+        .transpose()
+        .map_err(WebhookError::Certificate)?;
     let refused = |source| WebhookError::Address { listen, source };
     let listener = TcpListener::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;

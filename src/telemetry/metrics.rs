@@ -20,6 +20,7 @@ pub struct Metrics {
     // ingestion; labels tenant, content_type
     pub freshness_seconds: GaugeVec,
     pub watermark_age_seconds: GaugeVec,
+    pub delivered_age_seconds: GaugeVec,
     pub backlog_contents: IntGaugeVec,
     pub oldest_backlog_expires_in_seconds: GaugeVec,
     /// label content_type
@@ -50,6 +51,8 @@ pub struct Metrics {
     pub webhook_notifications_total: IntCounterVec,
     /// labels tenant, content_type
     pub webhook_missed_total: IntCounterVec,
+    /// no label; there only where the receiver ends TLS itself
+    pub webhook_certificate_expires_in_seconds: GaugeVec,
     // kafka
     /// label outcome: committed | aborted | unknown
     pub transactions_total: IntCounterVec,
@@ -110,6 +113,11 @@ impl Metrics {
             watermark_age_seconds: r.gauges(
                 "watermark_age_seconds",
                 "Age in seconds of the moment before which everything has been listed.",
+                SOURCE,
+            ),
+            delivered_age_seconds: r.gauges(
+                "delivered_age_seconds",
+                "Age in seconds of the moment before which everything is published, or named as a gap.",
                 SOURCE,
             ),
             backlog_contents: r.int_gauges("backlog_contents", "Contents listed and not yet settled.", SOURCE),
@@ -213,6 +221,11 @@ impl Metrics {
                 "Contents that polling found and no notification named within webhook.missed_after.",
                 SOURCE,
             ),
+            webhook_certificate_expires_in_seconds: r.gauges(
+                "webhook_certificate_expires_in_seconds",
+                "Time left of the certificate that the receiver of notifications shows, in seconds.",
+                &[],
+            ),
             transactions_total: r.counters(
                 "transactions_total",
                 "Kafka transactions ended, by outcome: committed, aborted or unknown.",
@@ -289,6 +302,7 @@ impl Metrics {
         for gauges in [
             &self.freshness_seconds,
             &self.watermark_age_seconds,
+            &self.delivered_age_seconds,
             &self.oldest_backlog_expires_in_seconds,
             &self.quota_used_ratio,
             &self.pace_ratio,
@@ -341,133 +355,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, path::Path};
-
-    use super::*;
-
-    #[test]
-    fn every_metric_is_registered_and_named_after_its_field() {
-        let metrics = Metrics::new();
-        let described: Vec<String> = metrics.registry.gather().iter().map(|family| family.name().to_owned()).collect();
-        assert!(described.contains(&"o365feed_build_info".to_owned()));
-        assert!(described.contains(&"o365feed_transactions_total".to_owned()));
-        let text = metrics.render();
-        assert!(text.contains("# TYPE o365feed_transaction_commit_seconds histogram"));
-        assert!(text.contains("o365feed_transactions_total{outcome=\"unknown\"} 0\n"));
-        assert!(text.contains(&format!("o365feed_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))));
-        assert!(!cfg!(target_os = "linux") || text.contains("\nprocess_resident_memory_bytes "));
-    }
-
-    #[test]
-    fn a_source_starts_with_its_counters_at_zero() {
-        let metrics = Metrics::new();
-        metrics.init_source("contoso", ContentType::Exchange);
-        insta::assert_snapshot!(series_of(&metrics, "contoso"));
-    }
-
-    #[test]
-    fn a_forgotten_tenant_leaves_no_series_and_takes_no_other_with_it() {
-        let metrics = Metrics::new();
-        for tenant in ["contoso", "fabrikam"] {
-            touch_all(&metrics, tenant);
-        }
-        let kept = series_of(&metrics, "fabrikam");
-        metrics.forget_tenant("contoso");
-        assert_eq!(series_of(&metrics, "contoso"), "");
-        assert_eq!(series_of(&metrics, "fabrikam"), kept);
-        metrics.forget_tenant("contoso");
-    }
-
-    /// One series in every family: this is the list of names, labels and help texts that people build dashboards on.
-    #[test]
-    fn names_labels_and_help() {
-        let metrics = Metrics::new();
-        touch_all(&metrics, "contoso");
-        let families = metrics.registry.gather();
-        let lines = families.iter().filter(|family| family.name().starts_with("o365feed_")).map(|family| {
-            let labels: Vec<&str> = family.get_metric()[0].get_label().iter().map(|l| l.name()).collect();
-            format!("{}{{{}}}: {}", family.name(), labels.join(","), family.help())
-        });
-        insta::assert_snapshot!(lines.collect::<Vec<_>>().join("\n"));
-    }
-
-    /// The table is the last thing of the page. Run with INSTA_UPDATE=always to bring it up to date.
-    #[test]
-    fn the_table_in_the_documentation_is_up_to_date() {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-        let written = fs::read_to_string(&page).unwrap();
-        let head = &written[..written.find(TABLE_HEAD).unwrap()];
-        let expected = format!("{head}{}", table());
-        if std::env::var("INSTA_UPDATE").is_ok_and(|mode| mode == "always") {
-            fs::write(&page, &expected).unwrap();
-        }
-        assert_eq!(fs::read_to_string(&page).unwrap(), expected);
-        assert_eq!(unknown_metrics(head), [""; 0]);
-    }
-
-    #[test]
-    fn every_alarm_has_its_section_in_the_runbook_and_every_metric_named_there_exists() {
-        let (metrics, runbook) = (include_str!("../../docs/metrics.md"), include_str!("../../docs/runbook.md"));
-        let (_, alarms) = metrics.split_once("## Alarms").unwrap();
-        let (alarms, _) = alarms.split_once("## All metrics").unwrap();
-        let rows = alarms.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
-        let names: Vec<&str> = rows.filter(|name| *name != "Name").collect();
-        assert!(names.len() > 8, "{names:?}");
-        for name in names {
-            assert!(runbook.contains(&format!("\n### {name}\n")), "{name}");
-        }
-        assert_eq!(unknown_metrics(runbook), [""; 0]);
-    }
-
-    /// The metrics that `text` names and that do not exist.
-    fn unknown_metrics(text: &str) -> Vec<&str> {
-        let known = table();
-        let is_named = |name: &str| known.contains(&format!("`{name}`"));
-        let name = |c: char| c.is_ascii_lowercase() || c == '_';
-        let words = text.split(|c| !name(c)).filter(|word| word.starts_with("o365feed_"));
-        let words = words.map(|word| word.trim_end_matches("_bucket").trim_end_matches("_count"));
-        words.filter(|word| !is_named(word)).collect()
-    }
-
-    const TABLE_HEAD: &str = "| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n";
-
-    fn table() -> String {
-        let metrics = Metrics::new();
-        touch_all(&metrics, "contoso");
-        let families = metrics.registry.gather();
-        let ours = families.iter().filter(|family| family.name().starts_with("o365feed_"));
-        let rows = ours.map(|family| {
-            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-            let labels: Vec<String> =
-                family.get_metric()[0].get_label().iter().map(|l| format!("`{}`", l.name())).collect();
-            format!("| `{}` | {kind} | {} | {} |\n", family.name(), labels.join(", "), family.help())
-        });
-        format!("{TABLE_HEAD}{}", rows.collect::<String>())
-    }
-
-    fn touch_all(m: &Metrics, tenant: &str) {
-        m.init_source(tenant, ContentType::Dlp);
-        let source = [tenant, ContentType::Dlp.as_str()];
-        for gauges in [&m.freshness_seconds, &m.watermark_age_seconds, &m.oldest_backlog_expires_in_seconds] {
-            gauges.with_label_values(&source).set(1.0);
-        }
-        for gauges in [&m.quota_used_ratio, &m.pace_ratio, &m.token_expires_in_seconds] {
-            gauges.with_label_values(&[tenant]).set(0.5);
-        }
-        for gauges in [&m.backlog_contents, &m.ledger_ids, &m.ledger_bytes] {
-            gauges.with_label_values(&source).set(1);
-        }
-        m.quota_requests_per_minute.with_label_values(&[tenant]).set(2_000);
-        m.event_delay_seconds.with_label_values(&[source[1]]).observe(61.0);
-        m.api_requests_total.with_label_values(&[tenant, "list", "200"]).inc();
-        m.api_request_seconds.with_label_values(&["list"]).observe(0.2);
-        m.api_errors_total.with_label_values(&[tenant, "AF429"]).inc();
-    }
-
-    fn series_of(metrics: &Metrics, tenant: &str) -> String {
-        let text = metrics.render();
-        let label = format!("tenant=\"{tenant}\"");
-        text.lines().filter(|line| line.contains(&label)).collect::<Vec<_>>().join("\n")
-    }
-}
+mod tests;

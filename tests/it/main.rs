@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
+mod alerts; // each fires for what it is for
 mod commit; // the moment of a commit, seen and disturbed on the wire
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
+mod dashboards; // every query shows something
 mod doctor; // every ailment has its verdict
 mod filter; // what is dropped, routed and redacted
 mod memory; // bounded by settings, not by the size of a blob
@@ -26,6 +28,7 @@ mod broker; // a real Kafka: one for all tests, or one of your own to break
 mod harness; // that the pieces below do what the other tests trust them to do
 mod leash; // child processes that cannot outlive the tests
 mod process; // the connector as an operator runs it
+mod prometheus; // a real one, and promtool
 mod proxy; // between the connector and a broker
 mod reader; // what a consumer of the topics sees
 mod scratch; // directories, ports and names that nobody else has

@@ -135,14 +135,7 @@ impl Process {
 
     /// Status and body of `path` on the address given to its HTTP listener.
     pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
-        let patience = Duration::from_secs(5);
-        let mut stream = TcpStream::connect_timeout(&self.listen, patience)?;
-        stream.set_read_timeout(Some(patience))?;
-        // HTTP/1.0, because its answer ends with the connection.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.listen).as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        parse(&answer).ok_or_else(|| io::Error::other("the answer is not HTTP"))
+        get(self.listen, path)
     }
 
     pub fn listen(&self) -> SocketAddr {
@@ -172,6 +165,18 @@ fn spawn(launch: &Launch, files: &Scratch, listen: SocketAddr) -> Leash {
     command.env("O365FEED_HTTP__LISTEN", listen.to_string());
     command.envs(launch.env.iter().map(|(key, value)| (key, value)));
     Leash::tie(command.args(&launch.args).current_dir(dir))
+}
+
+/// Status and body of `path` at `address`.
+pub fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let patience = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    // HTTP/1.0, because its answer ends with the connection.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    parse(&answer).ok_or_else(|| io::Error::other("the answer is not HTTP"))
 }
 
 fn parse(answer: &str) -> Option<(u16, String)> {

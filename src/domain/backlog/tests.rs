@@ -134,12 +134,13 @@ fn the_oldest_are_told_until_their_settlement_is_committed() {
     let mut backlog = Backlog::new(0);
     backlog.add(0, listing(1, 9));
     backlog.add(1, listing(1, 3));
-    assert_eq!((backlog.oldest_created(&source(1)), backlog.oldest_expiry(&source(1))), (Some(at(3)), Some(at(103))));
+    assert_eq!((backlog.oldest_created(&source(1)), backlog.uncommitted(&source(1)).count()), (Some(at(3)), 2));
     let attempts = start_all(&mut backlog);
     backlog.settled(attempts[1].id);
-    assert_eq!((backlog.oldest_created(&source(1)), backlog.oldest_expiry(&source(1))), (Some(at(3)), Some(at(109))));
+    assert_eq!((backlog.oldest_created(&source(1)), backlog.uncommitted(&source(1)).count()), (Some(at(3)), 2));
     backlog.commit();
-    assert_eq!(backlog.oldest_created(&source(1)), Some(at(9)));
+    assert_eq!((backlog.oldest_created(&source(1)), backlog.uncommitted(&source(1)).count()), (Some(at(9)), 1));
+    assert_eq!(backlog.uncommitted(&source(2)).count(), 0);
 }
 
 #[derive(Clone, Debug)]

@@ -16,7 +16,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::{Instant, Interval, Sleep, interval, sleep, sleep_until, timeout},
 };
 
 use super::tls::Tls;
@@ -31,17 +31,21 @@ const SILENCE: Duration = Duration::from_secs(30);
 const LIFE: Duration = Duration::from_secs(600);
 /// The system lacks something, such as file descriptors: it may come back.
 const REST: Duration = Duration::from_secs(1);
+/// The certificate is looked at so often when nobody connects, so that what is shown of it is not old.
+const LOOK: Duration = Duration::from_secs(60);
 
 pub struct Connections {
     tcp: TcpListener,
     tls: Option<Tls>,
+    look: Interval,
     places: Arc<Semaphore>,
     handshakes: JoinSet<Option<(Connection, SocketAddr)>>,
 }
 
 impl Connections {
     pub fn new(tcp: TcpListener, tls: Option<Tls>) -> Self {
-        Self { tcp, tls, places: Arc::new(Semaphore::new(CONNECTIONS)), handshakes: JoinSet::new() }
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        Self { tcp, tls, look: interval(LOOK), places, handshakes: JoinSet::new() }
     }
 
     /// Goes on with a connection in a task of its own, so that a slow one keeps nobody waiting.
@@ -69,6 +73,7 @@ impl Listener for Connections {
                 io::Result::Ok((place, stream, from))
             };
             tokio::select! {
+                _ = self.look.tick() => drop(self.tls.as_mut().map(Tls::acceptor)),
                 Some(ended) = self.handshakes.join_next() => {
                     if let Ok(Some(connection)) = ended {
                         return connection;

@@ -56,6 +56,13 @@ impl Stage {
         Self::with(Shelf { got: Arc::default(), answer, gate: None }, None).await
     }
 
+    /// As `/metrics` tells it, in seconds.
+    fn certificate_lasts(&self) -> Option<f64> {
+        let page = self.metrics.render();
+        let mut lines = page.lines();
+        lines.find_map(|line| line.strip_prefix("o365feed_webhook_certificate_expires_in_seconds "))?.parse().ok()
+    }
+
     async fn with(shelf: Shelf, tls: Option<config::Tls>) -> Self {
         let settings = config::Webhook {
             enabled: true,
@@ -92,6 +99,7 @@ async fn status(request: reqwest::RequestBuilder) -> u16 {
 #[tokio::test]
 async fn a_validation_is_answered_at_once_and_given_to_nobody() {
     let stage = Stage::answering(Taken::NotNow).await;
+    assert_eq!(stage.certificate_lasts(), None, "without TLS there is none to expire");
     for name in ["Webhook-ValidationCode", "Webhook-Validationcode", "webhook-validationcode"] {
         let body = r#"{"validationCode":"abc"}"#;
         assert_eq!(status(stage.post(SECRET).header(name, "abc").body(body)).await, 200, "{name}");
@@ -359,6 +367,7 @@ async fn a_renewed_certificate_is_used_without_a_restart_and_a_bad_one_is_not() 
         request.header("Webhook-AuthID", SECRET).body("[]").send().await.map(|answer| answer.status().as_u16())
     };
     assert_eq!(ask(&first.0).await.unwrap(), 200);
+    assert!((86_000.0..=86_400.0).contains(&stage.certificate_lasts().unwrap()));
     // Whoever speaks plain http, or nothing, keeps nobody else waiting.
     let _silent = TcpStream::connect(stage.address).await.unwrap();
     assert!(stage.post(SECRET).body("[]").send().await.is_err());

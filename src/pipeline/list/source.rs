@@ -23,9 +23,6 @@ const REST_MAX: Duration = Duration::from_secs(60);
 /// pages again, and a long one might never come to its end.
 const PAGE_TRIES: u32 = 5;
 
-/// How often the writer is told how far listing has come, while nothing is lost.
-const TELL: Duration = Duration::from_secs(60);
-
 /// A subscription that is refused so often although it runs, or was started, is shown to a person (docs/api/contract.md 5).
 const STUBBORN: u32 = 5;
 
@@ -39,8 +36,6 @@ pub struct SourceLister<'a, D, A> {
     start_not_before: Option<Instant>,
     has_listed: bool,
     was_caught_up: bool,
-    /// When the desk was last told how far listing has come.
-    told: Option<Instant>,
 }
 
 /// Why a window was not listed to its end.
@@ -67,7 +62,6 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             start_not_before: None,
             has_listed: false,
             was_caught_up: false,
-            told: None,
         }
     }
 
@@ -261,11 +255,8 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         let gauges = &self.shared.lister.metrics.watermark_age_seconds;
         gauges.with_label_values(&[tenant, kind]).set(age.as_secs_f64());
         let lost = self.planner.take_lost().map(|(from, to)| UnlistedSpan { from, to });
-        if lost.is_some() || self.told.is_none_or(|told| TELL < told.elapsed()) {
-            self.told = Some(Instant::now());
-            let progress = Progress { listed_to: self.planner.accounted_to(), lost };
-            self.shared.lister.desk.progress(self.source, progress);
-        }
+        let progress = Progress { listed_to: self.planner.accounted_to(), lost };
+        self.shared.lister.desk.progress(self.source, progress);
     }
 
     /// Of metrics and logs: the tenant's name and the content type.

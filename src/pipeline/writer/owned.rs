@@ -1,6 +1,6 @@
 //! A partition that is ours: what of it is published, what waits, and what is being fetched.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, hash_map::Entry};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -9,8 +9,8 @@ use super::{Ticket, progress::SourceProgress, unannounced::Unannounced};
 use crate::{
     config::Recheck,
     domain::{
-        Added, Attempt, AttemptId, Backlog, ContentKey, Found, Ledger, Listing, Origin, RecordId, Source, TenantId,
-        Want,
+        Added, Attempt, AttemptId, Backlog, ContentKey, Found, Ledger, Listed, Listing, Origin, RecordId, Source,
+        TenantId, Want,
     },
     kafka::Restored,
     pipeline::{
@@ -30,8 +30,8 @@ pub struct Owned {
     pub running: HashMap<AttemptId, Running>,
     /// How many of them each tenant has.
     pub running_of: HashMap<TenantId, usize>,
-    /// Announced to the listers, not yet back through the topic.
-    claims: HashMap<Source, HashSet<ContentKey>>,
+    /// Announced to the listers, not yet back through the topic; and up to where the source was listed at that moment.
+    claims: HashMap<Source, HashMap<ContentKey, Option<Timestamp>>>,
     /// Why a content that is settled already waits again.
     again: HashMap<(Source, ContentKey), Want>,
     /// Answers in a row that said a content is not there, or is no JSON.
@@ -120,13 +120,14 @@ impl Owned {
     pub fn wanted(&mut self, source: Source, contents: &[ContentKey], origin: Origin, recheck: Recheck) -> Wanted {
         let now = Timestamp::now();
         let ledger = self.ledgers.entry(source).or_default();
+        let listed_to = self.progress.get(&source).map(SourceProgress::listed_to);
         let claims = self.claims.entry(source).or_default();
         let append = contents
             .iter()
             .map(|key| {
                 ledger.wanted(key, origin, recheck, now) != Want::No
                     && !self.backlog.is_pending(&source, key)
-                    && claims.insert(*key)
+                    && claim(claims, *key, listed_to)
             })
             .collect();
         Wanted { append, pending: claims.len() + self.backlog.waiting(&source) }
@@ -142,6 +143,26 @@ impl Owned {
         if let Some(claims) = self.claims.get_mut(&source) {
             claims.remove(&key);
         }
+    }
+
+    /// Everything of the source that became available before it is published, or named as a gap. Looks at all that waits.
+    pub fn delivered_to(&self, source: &Source) -> Option<Timestamp> {
+        let listed_to = self.progress.get(source)?.listed_to();
+        // Nothing is known yet of when a claimed content was created; a window begins where listing had come to.
+        let claimed = self.claims.get(source).into_iter().flat_map(HashMap::values).flatten().min().copied();
+        let waiting = self.never_settled(source).map(|content| content.created).min();
+        [Some(listed_to), claimed, waiting].into_iter().flatten().min()
+    }
+
+    /// When the first content of the source that waits can no longer be fetched. Looks at all that waits.
+    pub fn oldest_expiry(&self, source: &Source) -> Option<Timestamp> {
+        self.never_settled(source).map(|content| content.expires).min()
+    }
+
+    /// What waits for its first look. A second one is late for nothing: the content is published, or named as a gap.
+    fn never_settled(&self, source: &Source) -> impl Iterator<Item = &Listed> {
+        let is_second = |content: &Listed| self.again.contains_key(&(content.source, content.key()));
+        self.backlog.uncommitted(source).filter(move |content| self.again.is_empty() || !is_second(content))
     }
 
     /// Makes a job of a content that the backlog handed out.
@@ -216,5 +237,109 @@ impl Owned {
             running.1.cancel.cancel();
         }
         self.running_of.clear();
+    }
+}
+
+/// Whether the content was not claimed before. The first claim stands: listing may have gone on since.
+fn claim(claims: &mut HashMap<ContentKey, Option<Timestamp>>, key: ContentKey, listed_to: Option<Timestamp>) -> bool {
+    match claims.entry(key) {
+        Entry::Occupied(_) => false,
+        Entry::Vacant(place) => {
+            place.insert(listed_to);
+            true
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use jiff::SignedDuration;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::{ContentType, Mark, Outcome};
+
+    #[test]
+    fn delivered_is_what_is_listed_and_neither_claimed_nor_waiting() {
+        let mut owned = owned();
+        assert_eq!(owned.delivered_to(&source()), None, "nothing is known of it");
+        owned.progress.insert(source(), SourceProgress::starting(at(100)));
+        owned.made(source(), progress(50));
+        assert_eq!(owned.delivered_to(&source()), Some(at(100)), "what is listed again is not late");
+        owned.made(source(), progress(200));
+        assert_eq!(owned.delivered_to(&source()), Some(at(200)));
+
+        let (late, new) = (listing("late", 150), listing("new", 220));
+        let wanted = owned.wanted(source(), &[new.content.key()], Origin::Follow, Recheck::Off);
+        owned.made(source(), progress(300));
+        assert_eq!((wanted.append, owned.delivered_to(&source())), (vec![true], Some(at(200))), "it is on its way");
+        let wanted = owned.wanted(source(), &[new.content.key()], Origin::Overlap, Recheck::Off);
+        assert_eq!((wanted.append, owned.delivered_to(&source())), (vec![false], Some(at(200))), "still the same");
+        owned.read(0, new, Recheck::Off);
+        assert_eq!(owned.delivered_to(&source()), Some(at(220)), "it waits");
+        owned.read(1, late, Recheck::Off);
+        assert_eq!(owned.delivered_to(&source()), Some(at(150)), "one that came late");
+        assert_eq!(owned.oldest_expiry(&source()), Some(at(1_150)));
+
+        while let Some(attempt) = owned.backlog.start_next(at(300), |_| true) {
+            owned.backlog.settled(attempt.id);
+        }
+        assert_eq!(owned.delivered_to(&source()), Some(at(150)), "not committed yet");
+        owned.commit();
+        assert_eq!((owned.delivered_to(&source()), owned.oldest_expiry(&source())), (Some(at(300)), None));
+    }
+
+    #[test]
+    fn a_gap_that_is_tried_again_is_late_for_nothing() {
+        let mut owned = owned();
+        owned.progress.insert(source(), SourceProgress::starting(at(300)));
+        let gap = listing("gap", 150);
+        let mark = Mark::new(Outcome::Gap(crate::domain::GapReason::NotFound), at(150), at(160), 0);
+        let ledger = owned.ledgers.entry(source()).or_default();
+        ledger.settle(gap.content.key(), mark);
+        ledger.commit();
+        owned.read(0, Listing { origin: Origin::Sweep, ..gap }, Recheck::Off);
+        assert_eq!(owned.backlog.waiting(&source()), 1);
+        assert_eq!((owned.delivered_to(&source()), owned.oldest_expiry(&source())), (Some(at(300)), None));
+    }
+
+    fn owned() -> Owned {
+        let restored = Restored {
+            partition: 0,
+            committed: 0,
+            ledgers: HashMap::new(),
+            began: HashMap::new(),
+            lost: None,
+            listed: HashMap::new(),
+            took: Duration::ZERO,
+        };
+        Owned::new(1, restored)
+    }
+
+    fn progress(to: i64) -> Progress {
+        Progress { listed_to: at(to), lost: None }
+    }
+
+    fn source() -> Source {
+        Source { tenant: TenantId(Uuid::from_u128(1)), content_type: ContentType::General }
+    }
+
+    /// Expires 1,000 seconds after it was created.
+    fn listing(id: &str, created: i64) -> Listing {
+        let content = Listed {
+            source: source(),
+            content_id: id.to_owned(),
+            content_uri: String::new(),
+            created: at(created),
+            expires: at(created + 1_000),
+            raw: Bytes::new(),
+        };
+        Listing { content: content.into(), origin: Origin::Follow, first_listed: at(0), appended: at(0), attempts: 0 }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_secs(second)
     }
 }

@@ -13,6 +13,8 @@ use crate::{
 /// What the lister of a source told, and what of it is written.
 #[derive(Debug)]
 pub struct SourceProgress {
+    /// What owners before us had listed. We list it again, but nothing of it is late.
+    began: Timestamp,
     listed_to: Timestamp,
     written: Timestamp,
     /// Not yet written.
@@ -25,12 +27,17 @@ const EVERY: SignedDuration = SignedDuration::from_hours(1);
 
 impl SourceProgress {
     pub fn starting(listed: Timestamp) -> Self {
-        Self { listed_to: listed, written: listed, lost: Vec::new() }
+        Self { began: listed, listed_to: listed, written: listed, lost: Vec::new() }
     }
 
     pub fn made(&mut self, progress: Progress) {
         self.listed_to = progress.listed_to;
         self.lost.extend(progress.lost);
+    }
+
+    /// Everything before it was listed, by us or by an owner before us, or told as lost.
+    pub fn listed_to(&self) -> Timestamp {
+        self.began.max(self.listed_to)
     }
 
     /// What is in the ledger.

@@ -96,7 +96,7 @@ impl Writer {
             let labels = self.labels(*source);
             let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
             metrics.backlog_contents.with_label_values(&labels).set(count(owned.backlog.waiting(source)));
-            let expiry = owned.backlog.oldest_expiry(source).map(|at| at.duration_since(now).as_secs_f64());
+            let expiry = owned.oldest_expiry(source).map(|at| at.duration_since(now).as_secs_f64());
             match expiry {
                 Some(seconds) => metrics.oldest_backlog_expires_in_seconds.with_label_values(&labels).set(seconds),
                 // No series is better than a number that means nothing.
@@ -105,6 +105,10 @@ impl Writer {
             if let Some(newest) = owned.newest.get(source).filter(|newest| **newest != Timestamp::MIN) {
                 let age = now.duration_since(*newest).as_secs_f64();
                 metrics.freshness_seconds.with_label_values(&labels).set(age);
+            }
+            if let Some(to) = owned.delivered_to(source) {
+                let age = now.duration_since(to).max(SignedDuration::ZERO).as_secs_f64();
+                metrics.delivered_age_seconds.with_label_values(&labels).set(age);
             }
             let ledger = &owned.ledgers[source];
             metrics.ledger_ids.with_label_values(&labels).set(count(ledger.ids()));
