@@ -11,7 +11,7 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    # Settings are read once, so a change of them restarts the pods. Secrets are read again, so a change of them does not.
+    # Settings are read once, so a change of them restarts the pods.
     checksum/config: {{ .Values.config | sha256sum }}
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}
