@@ -10,6 +10,7 @@ mod crash; // whatever happens to a process, nothing is lost and nothing comes t
 mod dashboards; // every query shows something
 mod doctor; // every ailment has its verdict
 mod filter; // what is dropped, routed and redacted
+mod kubernetes; // what is shipped for it fits the program and Kafka
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
