@@ -4,10 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic where it stands")]
 
 mod commit; // the moment of a commit, seen and disturbed on the wire
+mod compose; // connector and simulator with the files of docker-compose.yml
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod doctor; // every ailment has its verdict
 mod filter; // what is dropped, routed and redacted
+mod image; // the container image without an engine
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
