@@ -9,6 +9,7 @@ mod doctor; // what is wrong, and what to do
 mod exit; // what the exit code says
 mod facts; // who did what when, of any record
 mod feed; // spans listed and contents fetched, for whoever needs it
+mod healthcheck; // for container engines, which ask by a command
 mod manual; // man pages and completions
 mod notifications; // attempts to reach a webhook
 mod output; // a table for people, JSON for programs
@@ -111,6 +112,10 @@ enum Command {
     /// each what was seen and what to type or click. Works with broken settings, without a network and without Kafka, and beside a
     /// running connector. Changes nothing unless --fix is given. docs/doctor.md has all probes and verdicts.
     Doctor(doctor::DoctorArgs),
+    /// Ask the connector on this machine whether it is well, as container engines want it: 0 if it is, 1 if not.
+    ///
+    /// Asks /livez on `http.listen` of the same settings that `run` has, so 1 means that a restart helps. With --ready it asks /readyz.
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Show what each tenant's token says: audience, tenant, application, roles and expiry.
     ///
     /// Asks the login authority for a token and decodes it without verifying. The token itself is never printed.
@@ -179,6 +184,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Notifications(args) => within_runtime(notifications::run(*args)),
         Command::Replay(args) => within_runtime(replay::run(*args)),
         Command::Doctor(args) => within_runtime(doctor::run(args)),
+        Command::Healthcheck(args) => within_runtime(healthcheck::run(args)),
         Command::Token(args) => within_runtime(token::run(args)),
         Command::Report(args) => report::run(*args),
         Command::Tail(args) => tail::run(*args),

@@ -5,12 +5,14 @@
 
 mod alerts; // each fires for what it is for
 mod commit; // the moment of a commit, seen and disturbed on the wire
+mod compose; // connector and simulator with the files of docker-compose.yml
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod dashboards; // every query shows something
 mod doctor; // every ailment has its verdict
 mod filter; // what is dropped, routed and redacted
 mod kubernetes; // what is shipped for it fits the program and Kafka
+mod image; // the container image without an engine
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
@@ -23,6 +25,7 @@ mod report; // sums of what was offered, from the topics and from the API
 mod service; // what the service does to its callers, and must not see of them
 mod subscriptions; // shown, started and stopped by the operator
 mod tail; // what is committed, as it comes
+mod terminal; // the demo for somebody who watches it
 mod webhook; // what the service tells by itself
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break

@@ -7,6 +7,7 @@ use std::{
 };
 
 use indicatif::{HumanCount, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing_subscriber::EnvFilter;
 
 use super::{figures::Figures, reader::SHOWN};
 use crate::{
@@ -75,8 +76,9 @@ impl View {
             return init_logs(&log).map_err(|fault| Failure::new(Exit::Unexpected, fault));
         };
         let lines = live.lines.clone();
-        let above =
-            tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(move || Above(lines.clone()));
+        // As in `telemetry`: every end of a partition is an error there.
+        let filter = EnvFilter::new("warn,rdkafka::client=off");
+        let above = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || Above(lines.clone()));
         above.try_init().map_err(|fault| anyhow::anyhow!("could not start logging: {fault}").into())
     }
 

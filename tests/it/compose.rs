@@ -1,0 +1,116 @@
+//! `docker-compose.yml`: what it mounts is there, and the pair of connector and simulator works with the files it gives them.
+
+use std::{fs, path::PathBuf};
+
+use saphyr::{LoadableYamlNode, Yaml};
+
+use crate::{
+    broker::Broker,
+    image::of_project,
+    process::{Launch, Process},
+    scratch::{free_port, unique},
+    world::{PATIENCE, metric, published, stop},
+};
+
+const SETTINGS: &str = "deploy/compose/o365feed.yaml";
+
+#[test]
+fn everything_that_is_mounted_is_there() {
+    let text = text();
+    let compose = parsed(&text);
+    let mut mounted: Vec<&str> = Vec::new();
+    for (name, service) in compose["services"].as_mapping().unwrap() {
+        let volumes = service.as_mapping_get("volumes").map(strings).unwrap_or_default();
+        // `./here:/there:ro`, and `${VARIABLE:-./here}:/there:ro`; without a dot it is a volume of the engine's.
+        let here = volumes.iter().filter_map(|volume| {
+            let volume = volume.split_once(":-").map_or(*volume, |(_, fallback)| fallback);
+            volume.starts_with("./").then(|| volume.split([':', '}']).next().unwrap())
+        });
+        let before = mounted.len();
+        mounted.extend(here);
+        let is_ours_to_give =
+            ["connector", "prometheus", "grafana", "logstash", "connect"].contains(&name.as_str().unwrap());
+        assert!(!is_ours_to_give || mounted.len() > before, "nothing is mounted by {name:?}");
+    }
+    mounted.extend(compose["secrets"].as_mapping().unwrap().values().map(|secret| secret["file"].as_str().unwrap()));
+    assert!(mounted.len() > 8, "{mounted:?}");
+    let missing: Vec<_> = mounted.into_iter().filter(|path| !of_project(path).exists()).collect();
+    assert!(missing.is_empty(), "{missing:?} are not there");
+}
+
+#[test]
+fn connector_and_simulator_work_together_with_the_files_of_compose() {
+    let text = text();
+    let compose = parsed(&text);
+    let (api, control) = (free_port(), free_port());
+    // Only the addresses are others: here both are on one machine.
+    let here = |argument: &str| {
+        let argument = argument.replace("0.0.0.0:8365", &format!("127.0.0.1:{api}"));
+        let argument = argument.replace("simulator:8365", &format!("127.0.0.1:{api}"));
+        argument.replace("127.0.0.1:8366", &format!("127.0.0.1:{control}"))
+    };
+    let simulate = strings(&compose["services"]["simulator"]["command"]);
+    let mut simulator = Process::start(Launch::o365feed(simulate.iter().map(|argument| here(argument))), "");
+    let asked = strings(&compose["services"]["simulator"]["healthcheck"]["test"]);
+    assert_eq!(asked[..2], ["CMD", "/usr/bin/o365feed"]);
+    simulator.wait_until("its health check is content", PATIENCE, |_| {
+        let mut check = Process::start(Launch::o365feed(asked[2..].iter().map(|argument| here(argument))), "");
+        check.wait_exit(PATIENCE) == 0
+    });
+
+    let names = [("KAFKA__TOPIC_PREFIX", unique("compose")), ("KAFKA__GROUP", unique("compose"))];
+    let launch = |args: &[&str]| {
+        let settings = of_project(SETTINGS).to_str().unwrap().to_owned();
+        let args = args.iter().map(|argument| argument.replace("/etc/o365feed/o365feed.yaml", &settings));
+        let root = here("http://simulator:8365");
+        let secret = secret(&compose);
+        Launch::o365feed(args)
+            .env("O365FEED_TENANTS__0__API_ROOT", &root)
+            .env("O365FEED_TENANTS__0__AUTHORITY", &root)
+            .env("O365FEED_TENANTS__0__CREDENTIAL__SECRET_FILE", secret.to_str().unwrap())
+            .env("O365FEED_KAFKA__BOOTSTRAP_SERVERS", Broker::shared().bootstrap())
+            .env(&format!("O365FEED_{}", names[0].0), &names[0].1)
+            .env(&format!("O365FEED_{}", names[1].0), &names[1].1)
+    };
+    let mut connector = Process::start(launch(&strings(&compose["services"]["connector"]["command"])), "");
+    let ready = strings(&compose["services"]["connector"]["healthcheck"]["test"]);
+    let address = connector.listen().to_string();
+    connector.wait_until("its health check is content", PATIENCE, |_| {
+        // In its container it finds the file in the working directory.
+        let args = [&ready[2..], &["--config", "/etc/o365feed/o365feed.yaml"]].concat();
+        let check = launch(&args).env("O365FEED_HTTP__LISTEN", &address);
+        Process::start(check, "").wait_exit(PATIENCE) == 0
+    });
+    connector.wait_until("all that waits is published", PATIENCE, |connector| {
+        published(connector) >= 5_000.0 && metric(connector, "o365feed_backlog_contents", &[]) == 0.0
+    });
+    let tail = strings(&compose["services"]["tail"]["command"]);
+    let mut tail = Process::start(launch(&[&tail[..], &["--no-follow"]].concat()), "");
+    assert_eq!(tail.wait_exit(PATIENCE), 0, "{}", tail.stderr());
+    assert!(tail.stdout().lines().count() >= 5_000, "{}", tail.stderr());
+
+    stop(&mut connector);
+    assert_eq!(compose["services"]["simulator"]["stop_signal"].as_str(), Some("SIGINT"));
+    simulator.interrupt();
+    assert_eq!(simulator.wait_exit(PATIENCE), 0, "{}", simulator.stderr());
+}
+
+/// The file of the secret, which the settings look for where the engine puts it.
+fn secret(compose: &Yaml<'_>) -> PathBuf {
+    let settings = fs::read_to_string(of_project(SETTINGS)).unwrap();
+    let [name] = strings(&compose["services"]["connector"]["secrets"])[..] else { panic!("one secret") };
+    assert!(settings.contains(&format!("secret_file: /run/secrets/{name} ")), "the settings look elsewhere");
+    of_project(compose["secrets"][name]["file"].as_str().unwrap())
+}
+
+fn strings<'a>(sequence: &'a Yaml<'_>) -> Vec<&'a str> {
+    sequence.as_sequence().unwrap().iter().map(|item| item.as_str().unwrap()).collect()
+}
+
+fn text() -> String {
+    fs::read_to_string(of_project("docker-compose.yml")).unwrap()
+}
+
+fn parsed(text: &str) -> Yaml<'_> {
+    Yaml::load_from_str(text).unwrap().remove(0)
+}
