@@ -135,7 +135,16 @@ async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> 
             () = tokio::time::sleep(PAUSE) => {}
             () = stop.cancelled() => return Ok(()),
         }
+        // After the pause, when the last of the shift's tasks is gone.
+        forget_state(&settings, &common.metrics);
     }
+}
+
+/// Until the next shift owns something there is nothing to show, however long Kafka is away.
+fn forget_state(settings: &Settings, metrics: &Metrics) {
+    settings.tenants.iter().for_each(|tenant| metrics.forget_state(&tenant.name));
+    metrics.partitions_owned.set(0);
+    metrics.partitions_restored.set(0);
 }
 
 /// Waits for Kafka and makes or checks the topics; false when told to stop meanwhile.

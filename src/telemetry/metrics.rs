@@ -299,20 +299,7 @@ impl Metrics {
 
     /// Removes all series of a tenant: when its partition moves on, two processes must not both report it.
     pub fn forget_tenant(&self, tenant: &str) {
-        for gauges in [
-            &self.freshness_seconds,
-            &self.watermark_age_seconds,
-            &self.delivered_age_seconds,
-            &self.oldest_backlog_expires_in_seconds,
-            &self.quota_used_ratio,
-            &self.pace_ratio,
-            &self.token_expires_in_seconds,
-        ] {
-            forget(gauges, tenant);
-        }
-        for gauges in [&self.backlog_contents, &self.quota_requests_per_minute, &self.ledger_ids, &self.ledger_bytes] {
-            forget(gauges, tenant);
-        }
+        self.forget_state(tenant);
         for counters in [
             &self.listings_total,
             &self.contents_total,
@@ -330,6 +317,25 @@ impl Metrics {
             forget(counters, tenant);
         }
         forget(&self.throttle_wait_seconds_total, tenant);
+    }
+
+    /// Removes the gauges of a tenant that nobody here knows anything of at this moment: an age that stands still, while time goes
+    /// on, looks well. What was counted stays counted.
+    pub fn forget_state(&self, tenant: &str) {
+        for gauges in [
+            &self.freshness_seconds,
+            &self.watermark_age_seconds,
+            &self.delivered_age_seconds,
+            &self.oldest_backlog_expires_in_seconds,
+            &self.quota_used_ratio,
+            &self.pace_ratio,
+            &self.token_expires_in_seconds,
+        ] {
+            forget(gauges, tenant);
+        }
+        for gauges in [&self.backlog_contents, &self.quota_requests_per_minute, &self.ledger_ids, &self.ledger_bytes] {
+            forget(gauges, tenant);
+        }
     }
 }
 

@@ -35,6 +35,19 @@ fn a_forgotten_tenant_leaves_no_series_and_takes_no_other_with_it() {
     metrics.forget_tenant("contoso");
 }
 
+#[test]
+fn without_its_state_a_tenant_keeps_what_was_counted() {
+    let metrics = Metrics::new();
+    touch_all(&metrics, "contoso");
+    let before = series_of(&metrics, "contoso");
+    metrics.forget_state("contoso");
+    let after = series_of(&metrics, "contoso");
+    let is_counter = |line: &&str| line.split('{').next().is_some_and(|name| name.ends_with("_total"));
+    let counters: Vec<&str> = before.lines().filter(is_counter).collect();
+    assert_eq!(after.lines().collect::<Vec<_>>(), counters);
+    assert!(counters.len() < before.lines().count());
+}
+
 /// One series in every family: this is the list of names, labels and help texts that people build dashboards on.
 #[test]
 fn names_labels_and_help() {
