@@ -29,13 +29,20 @@ fn everything_that_is_mounted_is_there() {
         let before = mounted.len();
         mounted.extend(here);
         let is_ours_to_give =
-            ["connector", "prometheus", "grafana", "logstash", "connect"].contains(&name.as_str().unwrap());
+            ["o365feed", "prometheus", "grafana", "logstash", "connect"].contains(&name.as_str().unwrap());
         assert!(!is_ours_to_give || mounted.len() > before, "nothing is mounted by {name:?}");
     }
     mounted.extend(compose["secrets"].as_mapping().unwrap().values().map(|secret| secret["file"].as_str().unwrap()));
     assert!(mounted.len() > 8, "{mounted:?}");
     let missing: Vec<_> = mounted.into_iter().filter(|path| !of_project(path).exists()).collect();
     assert!(missing.is_empty(), "{missing:?} are not there");
+
+    // Prometheus calls the connector by the name that it has in compose, and the place of the dashboards is told twice.
+    let asked = fs::read_to_string(of_project("deploy/prometheus/prometheus.yml")).unwrap();
+    let listen = fs::read_to_string(of_project(SETTINGS)).unwrap();
+    assert!(asked.contains("[\"o365feed:9365\"]") && listen.contains("listen: 0.0.0.0:9365\n"), "{asked}");
+    let provider = fs::read_to_string(of_project("deploy/grafana/provisioning/dashboards/o365feed.yaml")).unwrap();
+    assert!(provider.contains("path: /var/lib/grafana/dashboards\n"), "{provider}");
 }
 
 #[test]
@@ -72,8 +79,8 @@ fn connector_and_simulator_work_together_with_the_files_of_compose() {
             .env(&format!("O365FEED_{}", names[0].0), &names[0].1)
             .env(&format!("O365FEED_{}", names[1].0), &names[1].1)
     };
-    let mut connector = Process::start(launch(&strings(&compose["services"]["connector"]["command"])), "");
-    let ready = strings(&compose["services"]["connector"]["healthcheck"]["test"]);
+    let mut connector = Process::start(launch(&strings(&compose["services"]["o365feed"]["command"])), "");
+    let ready = strings(&compose["services"]["o365feed"]["healthcheck"]["test"]);
     let address = connector.listen().to_string();
     connector.wait_until("its health check is content", PATIENCE, |_| {
         // In its container it finds the file in the working directory.
@@ -98,7 +105,7 @@ fn connector_and_simulator_work_together_with_the_files_of_compose() {
 /// The file of the secret, which the settings look for where the engine puts it.
 fn secret(compose: &Yaml<'_>) -> PathBuf {
     let settings = fs::read_to_string(of_project(SETTINGS)).unwrap();
-    let [name] = strings(&compose["services"]["connector"]["secrets"])[..] else { panic!("one secret") };
+    let [name] = strings(&compose["services"]["o365feed"]["secrets"])[..] else { panic!("one secret") };
     assert!(settings.contains(&format!("secret_file: /run/secrets/{name} ")), "the settings look elsewhere");
     of_project(compose["secrets"][name]["file"].as_str().unwrap())
 }
