@@ -150,7 +150,7 @@ pub struct Writer {
     epoch: u64,
     open: Option<Transaction>,
     /// Transactions opened so far.
-    opened: u64,
+    opened: i64,
     aborts: u64,
     aborts_in_a_row: u32,
     /// The largest record that is sent; smaller than the setting only after a topic refused one.

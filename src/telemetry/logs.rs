@@ -2,27 +2,55 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, filter::ParseError};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
-use crate::config::{Log, LogFormat};
+use super::{Traces, TracesError};
+use crate::config::{self, Log, LogFormat, Settings};
 
 /// Every end of a partition is an error there, and what is one comes from `librdkafka` too.
 const NOISE: &str = "rdkafka::client=off";
 
 /// Starts logging for the whole process: to standard error, because standard output belongs to what a command prints.
-/// Text has colours on a terminal only; JSON is one object a line.
+/// Text has colours on a terminal only; JSON is one object a line, with the fields of the span around it in `span`.
 ///
 /// # Errors
 /// [`LogError::Filter`] when `log.level` is no filter; [`LogError::Started`] when logging was started before.
 pub fn init_logs(log: &Log) -> Result<(), LogError> {
+    init(vec![lines(log)?])
+}
+
+/// Like [`init_logs`], and sends spans to the collector of the settings, if they name one; within a runtime.
+///
+/// # Errors
+/// Also [`LogError::Traces`] when nothing can be sent there.
+pub fn init_logs_and_traces(settings: &Settings) -> Result<Option<Traces>, LogError> {
+    let mut layers = vec![lines(&settings.log)?];
+    let traces = match &settings.traces.otlp_endpoint {
+        Some(to) => Some(Traces::begin(to, config::is_loopback(to), &settings.kafka.slot)?),
+        None => None,
+    };
+    layers.extend(traces.as_ref().map(|traces| traces.layer().boxed()));
+    init(layers)?;
+    Ok(traces)
+}
+
+type Layers = Vec<Box<dyn Layer<Registry> + Send + Sync>>;
+
+fn init(layers: Layers) -> Result<(), LogError> {
+    tracing_subscriber::registry().with(layers).try_init().map_err(|_| LogError::Started)
+}
+
+fn lines(log: &Log) -> Result<Box<dyn Layer<Registry> + Send + Sync>, LogError> {
     let filter = EnvFilter::builder().parse(&log.level).map_err(LogError::Filter)?;
     let filter = filter.add_directive(NOISE.parse().map_err(LogError::Filter)?);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-    }
-    .map_err(|_| LogError::Started)
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    Ok(match log.format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        // Spans of ours do not stand within each other: the list would only say the same again.
+        LogFormat::Json => lines.json().flatten_event(true).with_span_list(false).with_filter(filter).boxed(),
+    })
 }
 
 /// Why logging could not start.
@@ -32,6 +60,8 @@ pub enum LogError {
     Filter(#[source] ParseError),
     #[error("could not start logging: it is already started")]
     Started,
+    #[error(transparent)]
+    Traces(#[from] TracesError),
 }
 
 /// Whether `level` is a filter that [`init_logs`] takes. Stricter than the library, which reads the misspelt level
