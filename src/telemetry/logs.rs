@@ -75,7 +75,93 @@ pub(crate) fn is_filter(level: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
     use super::is_filter;
+
+    /// A level, and a message with an ellipsis for each part that is filled in.
+    type Line = (String, String);
+
+    #[test]
+    fn every_line_that_an_operator_may_meet_is_documented_and_no_other() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let logged = lines_below(&root.join("src"));
+        assert!(40 < logged.len(), "only {} lines found", logged.len());
+        let page = fs::read_to_string(root.join("docs/logs.md")).unwrap();
+        let documented: BTreeSet<Line> = page.lines().filter_map(row).collect();
+        let lacks: Vec<_> = logged.difference(&documented).collect();
+        let surplus: Vec<_> = documented.difference(&logged).collect();
+        assert!(
+            lacks.is_empty() && surplus.is_empty(),
+            "docs/logs.md lacks {lacks:#?}, and has for nothing {surplus:#?}"
+        );
+    }
+
+    /// The level and the message of a row such as "| warn | `trouble with Kafka: …` | …".
+    fn row(line: &str) -> Option<Line> {
+        let (level, rest) = line.strip_prefix("| ")?.split_once(" | `")?;
+        let (message, _) = rest.split_once("` |")?;
+        ["info", "warn", "error"].contains(&level).then(|| (level.to_owned(), message.to_owned()))
+    }
+
+    fn lines_below(folder: &Path) -> BTreeSet<Line> {
+        let mut lines = BTreeSet::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                lines.extend(lines_below(&path));
+            } else {
+                lines.extend(lines_of(&fs::read_to_string(path).unwrap()));
+            }
+        }
+        lines
+    }
+
+    /// Found by the macros' names. A message is the first text in its macro that is not the value of a field.
+    fn lines_of(source: &str) -> Vec<Line> {
+        let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let mut lines = Vec::new();
+        for level in ["info", "warn", "error"] {
+            let name = format!("{level}!(");
+            for (at, _) in code.match_indices(&name) {
+                let opens = at + name.len();
+                let quote = opens + code[opens..].find('"').unwrap();
+                assert!(!code[..quote].ends_with("= "), "a field with a text of its own: {}", &code[at..=quote]);
+                lines.push((level.to_owned(), message(&code[quote + 1..])));
+            }
+        }
+        lines
+    }
+
+    /// The text up to its closing quote, as people see it.
+    fn message(text: &str) -> String {
+        let (mut message, mut chars) = (String::new(), text.chars().peekable());
+        loop {
+            match chars.next().unwrap() {
+                '"' => return message,
+                '{' => {
+                    chars.by_ref().find(|c| *c == '}').unwrap();
+                    message.push('…');
+                }
+                '\\' => {
+                    let escaped = chars.next().unwrap();
+                    assert_eq!(escaped, '\n', "only the end of a source line is escaped in a message");
+                    while chars.next_if(|c| c.is_whitespace()).is_some() {}
+                }
+                other => message.push(other),
+            }
+        }
+    }
+
+    #[test]
+    fn the_search_for_lines_sees_messages_as_people_do() {
+        let source = r#"warn!(partition, "no {x} of {}"); tracing::error!(%a, "long \
+                        text"); debug!("not told"); info!("a"#
+            .to_owned()
+            + "\")";
+        let told = [("info", "a"), ("warn", "no … of …"), ("error", "long text")];
+        assert_eq!(lines_of(&source), told.map(|(level, text)| (level.to_owned(), text.to_owned())));
+    }
 
     #[test]
     fn a_misspelt_level_is_no_filter() {
