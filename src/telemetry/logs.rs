@@ -77,7 +77,22 @@ pub(crate) fn is_filter(level: &str) -> bool {
 mod tests {
     use std::{collections::BTreeSet, fs, path::Path};
 
-    use super::is_filter;
+    use tracing::{Subscriber, level_filters::LevelFilter};
+    use url::Url;
+
+    use super::*;
+
+    /// The level below which a line costs one comparison, wherever it stands.
+    #[tokio::test]
+    async fn nothing_below_the_level_is_looked_at_and_traces_want_no_more_than_debug() {
+        let log = Log { format: LogFormat::Text, level: "librdkafka=warn,info".to_owned() };
+        let least = |layers: Layers| tracing_subscriber::registry().with(layers).max_level_hint();
+        assert_eq!(least(vec![lines(&log).unwrap()]), Some(LevelFilter::INFO));
+        let nowhere = Url::parse("http://127.0.0.1:1").unwrap();
+        let traces = Traces::begin(&nowhere, true, "a").unwrap();
+        assert_eq!(least(vec![lines(&log).unwrap(), traces.layer().boxed()]), Some(LevelFilter::DEBUG));
+        traces.end().await;
+    }
 
     /// A level, and a message with an ellipsis for each part that is filled in.
     type Line = (String, String);

@@ -336,8 +336,9 @@ pub fn stop(process: &mut Process) {
 
 /// Enough of a log to see what it was about.
 pub fn last_lines(log: &str) -> String {
-    // Of those there is one a second.
-    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("window listed")).collect();
+    // Of those there is one a second, or some a content.
+    let often = ["window listed", "announced", ": fetched", ": settled"];
+    let lines: Vec<&str> = log.lines().filter(|line| !often.iter().any(|text| line.contains(text))).collect();
     lines[lines.len().saturating_sub(100)..].join("\n")
 }
 
