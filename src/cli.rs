@@ -36,10 +36,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 pub use self::exit::{Exit, Failure};
-use crate::{
-    config::{ConfigErrors, Settings, load},
-    telemetry,
-};
+use crate::config::{ConfigErrors, Settings, load};
 
 /// Streams the audit records of Microsoft 365 into Apache Kafka, each exactly once.
 ///
@@ -174,7 +171,6 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Run(from) => {
             let settings = settings(&from)?;
-            telemetry::init_logs(&settings.log).map_err(|fault| Failure::new(Exit::Usage, fault))?;
             within_runtime(run::run(settings))
         }
         Command::Demo(args) => within_runtime(demo::run(args)),

@@ -16,13 +16,13 @@ mod webhook; // where notifications come in
 mod written; // texts with their places
 mod yaml; // the file
 
-pub(crate) use self::kind::receiver;
+pub(crate) use self::kind::{is_loopback, receiver};
 pub use self::{
     example::{example, table},
     fault::ConfigErrors,
     load::load,
     settings::{
         AuthId, Cloud, Credential, Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat,
-        Quota, Recheck, Redact, Settings, StartFrom, Subscriptions, Tenant, TimestampSource, Tls, Webhook,
+        Quota, Recheck, Redact, Settings, StartFrom, Subscriptions, Tenant, TimestampSource, Tls, Traces, Webhook,
     },
 };

@@ -7,6 +7,7 @@ mod fetch; // the bounded pool
 mod list; // a tenant's contents into the listings topic
 mod notice; // what the webhook was told, into the same topic
 mod shift; // member, producer and writer, from start to end
+mod spans; // whose fields every line within them carries
 mod supervise; // one shift after the other, until told to stop
 mod writer; // the one thread that publishes
 

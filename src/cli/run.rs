@@ -8,11 +8,20 @@ use crate::{
     config::Settings,
     http::{Health, serve},
     pipeline::{PipelineError, Topics, run as run_pipeline},
-    telemetry::Metrics,
+    telemetry::{Metrics, init_logs_and_traces},
 };
 
 /// Runs until SIGTERM or Ctrl-C, then drains; a second signal ends at once.
 pub async fn run(settings: Settings) -> Result<(), Failure> {
+    let traces = init_logs_and_traces(&settings).map_err(|fault| Failure::new(Exit::Usage, fault))?;
+    let ended = feed(settings).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    ended
+}
+
+async fn feed(settings: Settings) -> Result<(), Failure> {
     let (metrics, health) = (Metrics::new(), Health::new());
     let serving = CancellationToken::new();
     let listen = settings.http.listen;

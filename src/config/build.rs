@@ -7,7 +7,7 @@ use super::{
     reader::Reader,
     settings::{
         Dedupe, Delivery, Fetch, Headers, Http, Kafka, ListingSettings, Log, LogFormat, Quota, Recheck, Redact,
-        Settings, Subscriptions, Tenant, TimestampSource,
+        Settings, Subscriptions, Tenant, TimestampSource, Traces,
     },
     units::{show_size, show_span},
     webhook,
@@ -52,6 +52,7 @@ pub(super) fn settings(reader: &mut Reader, tenants: Vec<Tenant>, host_name: &st
             },
             level: reader.value("log.level").text(),
         },
+        traces: Traces { otlp_endpoint: reader.option("traces.otlp_endpoint").map(Value::origin) },
     };
     check(reader, &settings);
     settings

@@ -50,7 +50,8 @@ pub(super) const GROUPS: &[(&str, &str)] = &[
         "webhook",
         "A receiver for the notifications of the service: faster news. Polling goes on beside it and needs none.",
     ),
-    ("log", "Log lines, on standard error."),
+    ("log", "Log lines, on standard error (docs/logs.md)."),
+    ("traces", "Spans of listing, fetching and committing, for an OpenTelemetry collector (docs/logs.md)."),
 ];
 
 const fn key(path: &'static str, kind: Kind, otherwise: Otherwise, doc: &'static str) -> Key {
@@ -138,6 +139,7 @@ pub(super) const KEYS: &[Key] = &[
     key("webhook.missed_after", Span(s(1), s(DAY)), Default("1h"), "A content that polling found counts as missed when no notification named it within this."),
     key("log.format", Choice(&["text", "json"]), Default("text"), "text for people, json for machines."),
     key("log.level", Filter, Default("info"), "error, warn, info, debug or trace; by module: o365feed::api=debug,info; of Kafka: librdkafka=warn,info."),
+    key("traces.otlp_endpoint", Collector, Follows("none", "http://localhost:4318"), "Where `run` sends spans: OTLP as protobuf over http; /v1/traces is added. Without: nowhere."),
 ];
 
 /// The key of a path, be it of the table (`tenants[].id`) or of one tenant (`tenants[3].id`).

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Origin,
     /// Where notifications are sent: https (or, to this machine, http), a path allowed.
     Receiver,
+    /// Where spans are sent: https or http, a path allowed.
+    Collector,
     File,
     /// The name of an environment variable.
     Variable,
@@ -95,6 +97,7 @@ impl Kind {
             Self::Receiver => {
                 "an https address such as `https://feed.example.com/webhook`, without credentials".to_owned()
             }
+            Self::Collector => "an address such as `http://localhost:4318`, without credentials or query".to_owned(),
             Self::File => "the path of a file".to_owned(),
             Self::Variable => "the name of an environment variable (upper case, digits, `_`)".to_owned(),
             Self::Address => "an address with a port such as `127.0.0.1:9365`".to_owned(),
@@ -130,6 +133,7 @@ impl Kind {
             Self::Guid => (text.len() == 36).then(|| Uuid::try_parse(text).ok().map(Value::Guid))?,
             Self::Origin => origin(text).map(Value::Origin),
             Self::Receiver => receiver(text).map(Value::Origin),
+            Self::Collector => collector(text).map(Value::Origin),
             Self::Variable => kept(is_variable(text)),
             Self::Address => text.parse().ok().map(Value::Address),
             Self::Brokers => kept(is_broker(text)),
@@ -158,7 +162,7 @@ impl Kind {
         match self {
             Self::Text | Self::File | Self::Variable | Self::Properties | Self::Later => false,
             Self::Guid => text.len() <= 36 && text.chars().all(plain),
-            Self::Origin | Self::Receiver | Self::Brokers => !text.contains('@'),
+            Self::Origin | Self::Receiver | Self::Collector | Self::Brokers => !text.contains('@'),
             _ => text.len() <= 100,
         }
     }
@@ -235,8 +239,15 @@ pub(crate) fn receiver(text: &str) -> Option<Url> {
     (safe && open && url.has_host()).then_some(url)
 }
 
+fn collector(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let bare = url.query().is_none() && url.fragment().is_none();
+    let open = url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "https" | "http") && url.has_host() && bare && open).then_some(url)
+}
+
 /// Whether the address is this very machine's.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
         Some(Host::Ipv4(address)) => address.is_loopback(),
@@ -281,7 +292,7 @@ mod tests {
 
     #[test]
     fn good_values_are_read_and_bad_ones_refused() {
-        let cases: [(Kind, &[&str], &[&str]); 10] = [
+        let cases: [(Kind, &[&str], &[&str]); 11] = [
             (
                 Kind::Guid,
                 &["7F3C1F6E-5a0b-4d5e-9c7a-0c0a17e50001"],
@@ -296,6 +307,11 @@ mod tests {
                 Kind::Receiver,
                 &["https://feed.example.com/webhook", "https://a:8443/x?y=1", "http://127.0.0.1:9443/"],
                 &["", "http://feed.example.com/", "feed.example.com", "https://u:p@a/", "https://a/#x", "ftp://a/"],
+            ),
+            (
+                Kind::Collector,
+                &["http://localhost:4318", "https://otel.example.com/base/", "http://collector.monitoring:4318"],
+                &["", "localhost:4318", "grpc://a:4317", "https://u:p@a/", "https://a/?key=1", "https://a/#x"],
             ),
             (Kind::Variable, &["SECRET_1", "_X"], &["", "1X", "abc~8Q", "Secret"]),
             (

@@ -31,6 +31,7 @@ pub struct Settings {
     pub http: Http,
     pub webhook: Webhook,
     pub log: Log,
+    pub traces: Traces,
 }
 
 impl Settings {
@@ -290,6 +291,13 @@ pub struct Log {
     pub format: LogFormat,
     /// A tracing filter: `info`, or `o365feed=debug,warn`.
     pub level: String,
+}
+
+/// Where spans go.
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Of an OpenTelemetry collector; `/v1/traces` comes behind it. None: nowhere.
+    pub otlp_endpoint: Option<Url>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

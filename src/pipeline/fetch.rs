@@ -10,6 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, Span, debug};
 
 use super::writer::Ticket;
 use crate::{
@@ -25,6 +26,8 @@ pub struct Job {
     pub ticket: Ticket,
     pub content: Arc<Listed>,
     pub cancel: CancellationToken,
+    /// What is done for it is logged within.
+    pub span: Span,
 }
 
 /// What comes of it, in order.
@@ -70,7 +73,8 @@ pub async fn pool(settings: Arc<Settings>, api: Api, mut jobs: mpsc::UnboundedRe
         while running.try_join_next().is_some() {}
         let (slots, share, results) = (Arc::clone(&slots), share.clone(), results.clone());
         let tenant = api.tenant(job.content.source.tenant);
-        running.spawn(async move {
+        let span = job.span.clone();
+        let fetching = async move {
             let ticket = job.ticket;
             let fetched = AssertUnwindSafe(async {
                 tokio::select! {
@@ -85,7 +89,8 @@ pub async fn pool(settings: Arc<Settings>, api: Api, mut jobs: mpsc::UnboundedRe
             });
             // The writer ends before the pool does; then nobody wants it.
             let _ = results.send(Work::Ended { ticket, ended });
-        });
+        };
+        running.spawn(fetching.instrument(span));
     }
     running.shutdown().await;
 }
@@ -104,13 +109,17 @@ async fn run(
         Err(error) => return Ended::Failed(Broken::from(&error)),
     };
     match cut(job.ticket, blob, share, results).await {
-        Ok(()) => Ended::Whole,
+        Ok(bytes) => {
+            debug!(bytes, "fetched");
+            Ended::Whole
+        }
         Err(broken) => Ended::Failed(broken),
     }
 }
 
-/// Cuts a blob into records while it arrives.
-async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Work>) -> Result<(), Broken> {
+/// Cuts a blob into records while it arrives; its length in bytes.
+async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Work>) -> Result<usize, Broken> {
+    let mut length = 0;
     let mut splitter = Splitter::new(share.largest_record);
     let mut head = Head::default();
     let memory = Arc::new(Semaphore::new(share.kib));
@@ -118,6 +127,7 @@ async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Wor
     // A record that does not fit into the share of one fetch: one at a time has leave to hold it.
     let mut large = None;
     while let Some(chunk) = blob.chunk().await.map_err(|error| Broken::from(&error))? {
+        length += chunk.len();
         head.add(&chunk);
         let outcome = splitter.push(&chunk, &mut batch);
         if BATCH_BYTES <= batch.bytes() || (!batch.is_empty() && outcome.is_err()) {
@@ -131,7 +141,8 @@ async fn cut(ticket: Ticket, mut blob: Blob, share: &Share, results: &Sender<Wor
     }
     let finished = splitter.finish();
     hand_over(ticket, &mut batch, &memory, large, share, results).await;
-    finished.map_err(|fault| head.unreadable(fault))
+    finished.map_err(|fault| head.unreadable(fault))?;
+    Ok(length)
 }
 
 /// Gives the records away as soon as there is memory for them to wait in.

@@ -13,6 +13,7 @@ use crate::{
     config::{self, Settings},
     domain::{Listed, Origin, Source},
     http::{Serving, Take, Taken, WebhookError, receive},
+    pipeline::spans,
     telemetry::Metrics,
 };
 
@@ -68,13 +69,15 @@ impl<A: Append> Take for Notices<A> {
             }
         };
         let ours = self.ours(entries);
+        let span = spans::notification(ours.len());
         let appended = match ours.is_empty() {
             true => Ok(Ok(())),
             false => timeout(APPEND, self.listings.append(&ours, Origin::Webhook)).await,
         };
+        let _within = span.entered();
         let why = match appended {
             Ok(Ok(())) => {
-                debug!(contents = ours.len(), "notified");
+                ours.iter().for_each(|content| debug!(content_id = content.content_id, "announced"));
                 self.count("taken", ours.len());
                 return Taken::Safe;
             }

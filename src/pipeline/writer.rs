@@ -149,6 +149,8 @@ pub struct Writer {
     partitions: BTreeMap<i32, Partition>,
     epoch: u64,
     open: Option<Transaction>,
+    /// Transactions opened so far.
+    opened: i64,
     aborts: u64,
     aborts_in_a_row: u32,
     /// The largest record that is sent; smaller than the setting only after a topic refused one.
@@ -197,6 +199,7 @@ impl Writer {
             partitions: BTreeMap::new(),
             epoch: 0,
             open: None,
+            opened: 0,
             aborts: 0,
             aborts_in_a_row: 0,
             record_limit,
@@ -413,7 +416,8 @@ impl Writer {
                     .start_next(now, |source| running.get(&source.tenant).copied().unwrap_or_default() < share);
                 let Some(attempt) = next else { break };
                 in_flight += 1;
-                let job = owned.start(*partition, &attempt);
+                let tenant = self.names.get(&attempt.listing.content.source.tenant).map_or("", String::as_str);
+                let job = owned.start(*partition, &attempt, tenant);
                 // The pool ends only after the writer.
                 let _ = jobs.send(job);
             }

@@ -26,6 +26,7 @@ mod service; // what the service does to its callers, and must not see of them
 mod subscriptions; // shown, started and stopped by the operator
 mod tail; // what is committed, as it comes
 mod terminal; // the demo for somebody who watches it
+mod trace; // one content from its listing to its commit, in spans and in lines
 mod webhook; // what the service tells by itself
 
 mod broker; // a real Kafka: one for all tests, or one of your own to break

@@ -157,8 +157,9 @@ impl Process {
 fn spawn(launch: &Launch, files: &Scratch, listen: SocketAddr) -> Leash {
     let dir = files.path();
     let mut command: Command = Leash::command(&launch.program, dir, &dir.join("stdout"), &dir.join("stderr"));
-    let foreign =
-        |key: &OsString| ["O365FEED_", "AZURE_", "RUST_LOG"].iter().any(|p| key.to_string_lossy().starts_with(p));
+    let foreign = |key: &OsString| {
+        ["O365FEED_", "AZURE_", "OTEL_", "RUST_LOG"].iter().any(|p| key.to_string_lossy().starts_with(p))
+    };
     for (key, _) in std::env::vars_os().filter(|(key, _)| foreign(key)) {
         command.env_remove(key);
     }

@@ -47,6 +47,7 @@ pub struct World {
     group: String,
     max_record_bytes: usize,
     settings: Vec<(&'static str, String)>,
+    environment: Vec<(&'static str, &'static str)>,
     /// At the end of every file of settings.
     lines: String,
     /// Up to when everything was published; contents may go on coming when nobody fetches them any more.
@@ -77,6 +78,7 @@ impl World {
             group: unique("group"),
             max_record_bytes: 8_128 * 1_024,
             settings: Vec::new(),
+            environment: Vec::new(),
             lines: String::new(),
             complete_to: Cell::new(None),
             _turn: turn,
@@ -86,6 +88,11 @@ impl World {
     /// A setting of all processes started from now on, by its key: `fetch.recheck`, `tenants[0].id`.
     pub fn set(&mut self, key: &'static str, value: impl ToString) {
         self.settings.push((key, value.to_string()));
+    }
+
+    /// A variable of all processes started from now on that is no setting.
+    pub fn export(&mut self, name: &'static str, value: &'static str) {
+        self.environment.push((name, value));
     }
 
     /// Lines of the settings file, for what has no variable. Whole groups that are not in [`Self::yaml`].
@@ -203,6 +210,9 @@ impl World {
 
     fn launch_it(&self, launch: Launch, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
         let mut launch = launch.env(SECRET, secret);
+        for (name, value) in &self.environment {
+            launch = launch.env(name, value);
+        }
         for (key, value) in self.settings.iter().chain(settings) {
             launch.env.push((variable(key), value.clone()));
         }
@@ -326,8 +336,9 @@ pub fn stop(process: &mut Process) {
 
 /// Enough of a log to see what it was about.
 pub fn last_lines(log: &str) -> String {
-    // Of those there is one a second.
-    let lines: Vec<&str> = log.lines().filter(|line| !line.contains("window listed")).collect();
+    // Of those there is one a second, or some a content.
+    let often = ["window listed", "announced", ": fetched", ": settled"];
+    let lines: Vec<&str> = log.lines().filter(|line| !often.iter().any(|text| line.contains(text))).collect();
     lines[lines.len().saturating_sub(100)..].join("\n")
 }
 

@@ -162,6 +162,7 @@ pub(super) mod tests {
                 missed_after: second,
             },
             log: Log { format: LogFormat::Text, level: "info".into() },
+            traces: crate::config::Traces { otlp_endpoint: None },
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::HashSet, ops::ControlFlow, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use rdkafka::error::KafkaError;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
+use tracing::{Instrument, debug, info, warn};
 
 use super::{Append, Following, ListingEnds, TenantLister, setbacks::Setbacks};
 use crate::{
@@ -13,7 +13,10 @@ use crate::{
     config::Subscriptions,
     domain::{ContentKey, ContentType, Fate, Listed, Origin, Pass, Planner, Source, Step, Window},
     kafka::UnlistedSpan,
-    pipeline::desk::{Desk, Progress},
+    pipeline::{
+        desk::{Desk, Progress},
+        spans,
+    },
 };
 
 /// The longest rest without a look at the clock and the backlog, so that what is shown is not old.
@@ -79,7 +82,8 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             match step {
                 Step::RestUntil(until) => sleep(until_then(now, until)).await,
                 Step::List { pass, window } => {
-                    if self.list(pass, window).await.is_break() {
+                    let span = spans::window(self.labels().0, self.source.content_type, pass, window);
+                    if self.list(pass, window).instrument(span).await.is_break() {
                         return ListingEnds::LostPartition;
                     }
                 }
@@ -136,8 +140,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
                 Err(error) => return Err(Halt::Api(error)),
             }
         }
-        let ((tenant, kind), start, end) = (self.labels(), window.start(), window.end());
-        debug!(tenant, content_type = kind, ?pass, %start, %end, found, appended, "window listed");
+        debug!(found, appended, "window listed");
         Ok(found)
     }
 
@@ -165,6 +168,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
         let claim = Claim { desk, source: self.source, keys };
         listings.append(&wanted, origin).await.map_err(Halt::Kafka)?;
         claim.fulfilled();
+        wanted.iter().for_each(|content| debug!(content_id = content.content_id, "announced"));
         let (tenant, kind) = self.labels();
         metrics.listings_total.with_label_values(&[tenant, kind]).inc_by(wanted.len() as u64);
         Ok(wanted.len())

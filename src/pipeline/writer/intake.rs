@@ -200,7 +200,7 @@ mod tests {
         let mut owned = Owned::new(1, restored);
         owned.read(0, listing, crate::config::Recheck::Off);
         let attempt = owned.backlog.start_next(now, |_| true).unwrap();
-        owned.start(0, &attempt);
+        owned.start(0, &attempt, "contoso");
         (owned, attempt.id)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use super::{
     Ticket, Writer,
@@ -11,7 +11,7 @@ use super::{
     publish::gap_of,
 };
 use crate::{
-    domain::{Backoff, Fate, Found, GapReason, Mark, Origin, Outcome, Want},
+    domain::{Backoff, Fate, Found, GapReason, Listing, Mark, Origin, Outcome, Want},
     kafka::{EntryKind, Gap, TransactionError},
     pipeline::fetch::{Broken, Ended},
 };
@@ -109,7 +109,9 @@ impl Writer {
 
     fn try_again(&mut self, ticket: Ticket, after: Duration, broken: &Broken) {
         let at = Timestamp::now() + SignedDuration::try_from(after).unwrap_or(SignedDuration::from_mins(5));
-        debug!(?ticket, "fetch failed, again in {after:?}: {}", broken.answer);
+        if let Some(running) = self.current(ticket).and_then(|owned| owned.running.get(&ticket.attempt)) {
+            running.span.in_scope(|| debug!("fetch failed, again in {after:?}: {}", broken.answer));
+        }
         self.leave(ticket, |owned| _ = owned.backlog.failed(ticket.attempt, at));
     }
 
@@ -141,9 +143,21 @@ impl Writer {
         owned.backlog.settled(ticket.attempt);
         owned.settled.push((source, key));
         let before = before.map(|before| before.outcome);
+        self.name_settled(&running.listing, Some(&running.span), mark.outcome);
         self.tell(&running, [before.unwrap_or(outcome), mark.outcome, outcome], broken, now)?;
         self.enter(&running.listing, ticket.partition, EntryKind::Settled(mark), running.unwritten);
         Ok(())
+    }
+
+    /// Names a content within the transaction that settles it, and ties its last attempt to that transaction.
+    pub(super) fn name_settled(&self, listing: &Listing, attempt: Option<&Span>, outcome: Outcome) {
+        let Some(open) = &self.open else { return };
+        let (source, content_id) = (listing.content.source, &listing.content.content_id);
+        let ([tenant, content_type], outcome) = (self.labels(source), word(outcome));
+        if let Some(attempt) = attempt {
+            open.span.follows_from(attempt);
+        }
+        debug!(parent: &open.span, tenant, content_type, content_id, outcome, "settled");
     }
 
     /// Gaps that open or close, and the count of contents. The outcomes: of the mark before, of the mark now, of this fetch.
@@ -155,13 +169,8 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), TransactionError> {
         let (content, published) = (&running.listing.content, u64::from(running.found.published));
-        let word = match settled {
-            Outcome::Published => "published",
-            Outcome::Moved => "moved",
-            Outcome::Gap(_) => "gap",
-        };
         self.tally(content.source, |tally| {
-            tally.outcomes.push(word);
+            tally.outcomes.push(word(settled));
             if settled == Outcome::Published {
                 tally.newest = tally.newest.max(Some(content.created));
             }
@@ -183,6 +192,7 @@ impl Writer {
             }
             (Outcome::Published, Outcome::Gap(reason)) => {
                 // Its records are in Kafka since the first fetch.
+                let _within = self.within();
                 warn!(
                     content_id = content.content_id,
                     "could not look at a content a second time: {}",
@@ -192,6 +202,15 @@ impl Writer {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// In metrics and logs.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Published => "published",
+        Outcome::Moved => "moved",
+        Outcome::Gap(_) => "gap",
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{Ticket, progress::SourceProgress, unannounced::Unannounced};
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     pipeline::{
         desk::{Progress, Wanted},
         fetch::Job,
+        spans,
     },
 };
 
@@ -57,6 +59,8 @@ pub struct Running {
     pub unwritten: Unwritten,
     /// Records found in the content, by this attempt and those before it.
     pub found: Found,
+    /// Ends with the attempt.
+    pub span: Span,
     cancel: CancellationToken,
 }
 
@@ -165,11 +169,11 @@ impl Owned {
         self.backlog.uncommitted(source).filter(move |content| self.again.is_empty() || !is_second(content))
     }
 
-    /// Makes a job of a content that the backlog handed out.
-    pub fn start(&mut self, partition: i32, attempt: &Attempt) -> Job {
+    /// Makes a job of a content that the backlog handed out. `tenant`: its name in logs.
+    pub fn start(&mut self, partition: i32, attempt: &Attempt, tenant: &str) -> Job {
         let content = attempt.listing.content.clone();
         let want = self.again.get(&(content.source, content.key())).copied().unwrap_or(Want::New);
-        let cancel = self.stop.child_token();
+        let (cancel, span) = (self.stop.child_token(), spans::fetch(tenant, &attempt.listing));
         *self.running_of.entry(content.source.tenant).or_default() += 1;
         self.running.insert(
             attempt.id,
@@ -178,11 +182,12 @@ impl Owned {
                 want,
                 unwritten: Unwritten::default(),
                 found: self.found(&(content.source, content.key())),
+                span: span.clone(),
                 cancel: cancel.clone(),
             },
         );
         let ticket = Ticket { partition, epoch: self.epoch, attempt: attempt.id };
-        Job { ticket, content, cancel }
+        Job { ticket, content, cancel, span }
     }
 
     /// Takes an attempt out of what is going on.

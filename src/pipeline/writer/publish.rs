@@ -62,6 +62,7 @@ impl Writer {
         self.send_gap_message(gap)?;
         if !gap.closed {
             self.tally(source, |tally| tally.gaps.push(gap.reason));
+            let _within = self.within();
             error!(
                 %source, reason = gap.reason.as_str(), content_id = gap.content_id, attempts = gap.attempts,
                 last_answer = gap.last_answer, "a gap: something of this source is not in Kafka"

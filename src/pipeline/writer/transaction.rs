@@ -11,13 +11,14 @@ use rdkafka::{
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode},
 };
-use tracing::{debug, error, warn};
+use tracing::{Span, debug, error, span::EnteredSpan, warn};
 
 use super::{Partition, Writer, WriterError, owned::Unwritten, tally::Tally};
 use crate::{
     config::Delivery,
     domain::{Listing, RecordId, TenantId},
     kafka::{Entry, EntryKind, Message, TransactionError},
+    pipeline::spans,
 };
 
 /// The transaction that is open.
@@ -25,6 +26,7 @@ pub struct Transaction {
     /// Who we were in the group when it opened (rule 4). At-least-once has no use for it.
     member: Option<ConsumerGroupMetadata>,
     opened: Instant,
+    pub span: Span,
     pub tally: Tally,
     /// Ledger entries, sent after the records they speak of: at-least-once needs them to be true (rule 22).
     entries: Vec<Pending>,
@@ -74,8 +76,15 @@ impl Writer {
         };
         self.take_events()?;
         let begun = self.parts.publisher.begin();
-        self.open = Some(Transaction { member, opened: Instant::now(), tally: Tally::default(), entries: Vec::new() });
+        self.opened += 1;
+        let (opened, span) = (Instant::now(), spans::transaction(self.opened));
+        self.open = Some(Transaction { member, opened, span, tally: Tally::default(), entries: Vec::new() });
         self.survive(begun)
+    }
+
+    /// What is logged while it is held belongs to the open transaction, if there is one.
+    pub(super) fn within(&self) -> EnteredSpan {
+        self.open.as_ref().map_or(Span::none(), |open| open.span.clone()).entered()
     }
 
     pub(super) fn commit_if_due(&mut self) -> Result<(), WriterError> {
@@ -88,6 +97,7 @@ impl Writer {
         if self.open.is_none() {
             return Ok(());
         }
+        let _within = self.within();
         let started = Instant::now();
         let outcome = self.try_commit();
         self.parts.committing.over();
@@ -110,7 +120,8 @@ impl Writer {
             }
         }
         if let Some(open) = self.open.take() {
-            debug!(ids = open.tally.ids, bytes = open.tally.bytes, "committed");
+            let contents: usize = open.tally.sources.values().map(|source| source.outcomes.len()).sum();
+            debug!(contents, ids = open.tally.ids, bytes = open.tally.bytes, "committed");
             self.account(open.tally);
         }
         Ok(())
@@ -230,7 +241,9 @@ impl Writer {
         match outcome {
             Ok(()) => Ok(()),
             Err(TransactionError::Abort(cause)) => {
+                let within = self.within();
                 warn!("transaction aborted: {cause}");
+                drop(within);
                 self.abort()?;
                 // A producer that has lost a partition's leader never finds it again; another one does (rule 26).
                 let timed_out = cause.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut);
@@ -259,6 +272,7 @@ impl Writer {
     /// Takes back the open transaction, and all that was remembered with it (rule 9).
     pub(super) fn abort(&mut self) -> Result<(), WriterError> {
         let Some(open) = self.open.take() else { return Ok(()) };
+        let _within = open.span.clone().entered();
         for state in self.partitions.values_mut() {
             if let Partition::Owned(owned) = state {
                 owned.abort();
@@ -267,6 +281,7 @@ impl Writer {
         self.parts.metrics.transactions_total.with_label_values(&["aborted"]).inc();
         self.aborts += 1;
         let ended = self.parts.publisher.abort();
+        debug!("rolled back; every fetch that was running begins again");
         self.aborts_in_a_row += 1;
         if self.parts.publisher.met_oversize() {
             self.lower_the_record_limit();

@@ -172,6 +172,7 @@ impl Writer {
             self.send_copy(partition, listing)?;
             self.tally(source, |tally| tally.outcomes.push("moved"));
         }
+        self.name_settled(listing, None, mark.outcome);
         self.enter(listing, partition, EntryKind::Settled(mark), Unwritten::default());
         Ok(())
     }
