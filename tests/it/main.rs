@@ -7,6 +7,7 @@ mod commit; // the moment of a commit, seen and disturbed on the wire
 mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod doctor; // every ailment has its verdict
+mod downstream; // what reads the topics behind us
 mod filter; // what is dropped, routed and redacted
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
