@@ -83,6 +83,31 @@ async fn addresses_of_every_shape_become_addresses_or_stay_text_and_no_record_is
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_shipper_has_read_and_named_is_mapped_like_the_record_alone() {
+    let stream = Stream::new("shippers").await;
+    let parsed = |(_, line): &(String, String)| Some((line.clone(), serde_json::from_str::<Map<_, _>>(line).ok()?));
+    let records: Vec<_> = samples().iter().filter_map(parsed).collect();
+    // As logstash.conf and filebeat.yml send it, and as plain text under an `_id` that no record has.
+    let read = |(place, (line, record)): (usize, &(String, Map<String, Value>))| json!({ "_id": format!("read-{place}"), "message": line, "o365audit": record });
+    let plain = |(place, (line, _)): (usize, &(String, _))| json!({ "_id": format!("plain-{place}"), "message": line });
+    let documents: Vec<_> = records.iter().enumerate().map(read).chain(records.iter().enumerate().map(plain)).collect();
+    let created = stream.create(&documents).await;
+    assert!(created.iter().all(|(status, _)| *status == 201), "two have one name: {created:?}");
+    let all = stream.all().await;
+    let mut errors = 0;
+    for (place, (line, _)) in records.iter().enumerate() {
+        let (read, plain) = (&all[&format!("read-{place}")], &all[&format!("plain-{place}")]);
+        if plain["event"]["kind"] == "pipeline_error" {
+            errors += 1; // a member that is there twice, of which a shipper has seen one only
+            continue;
+        }
+        assert_eq!(summary(read), summary(plain), "{line}");
+        assert_eq!(read["event"]["original"], plain["event"]["original"]);
+    }
+    assert_eq!(errors, 1);
+}
+
 /// One line of the table: what ECS makes of a record.
 fn summary(document: &Value) -> String {
     let event = &document["event"];
@@ -145,14 +170,16 @@ impl Stream {
         Self { name: format!("logs-o365feed.audit-{namespace}"), node }
     }
 
-    /// Creates a document of each: status and `_id`, in the same order.
+    /// Creates a document of each, under its member `_id` if it has one: status and `_id`, in the same order.
     async fn create(&self, documents: &[Value]) -> Vec<(u64, String)> {
         let mut body = String::new();
         for document in documents {
             // A data stream wants a time, which the pipeline replaces by the record's.
             let mut document = document.clone();
             document["@timestamp"] = json!("2000-01-01T00:00:00Z");
-            writeln!(body, "{}\n{document}", json!({ "create": {} })).unwrap();
+            let id = document.as_object_mut().unwrap().remove("_id");
+            let named = id.map_or_else(|| json!({}), |id| json!({ "_id": id }));
+            writeln!(body, "{}\n{document}", json!({ "create": named })).unwrap();
         }
         let path = format!("/{}/_bulk?refresh=true", self.name);
         let answer = self.node.send(Method::POST, &path, Some(body)).await.unwrap();
