@@ -10,6 +10,7 @@ mod content; // what is listed and brought by hand
 mod crash; // whatever happens to a process, nothing is lost and nothing comes twice
 mod dashboards; // every query shows something
 mod doctor; // every ailment has its verdict
+mod downstream; // what reads the topics behind us
 mod filter; // what is dropped, routed and redacted
 mod kubernetes; // what is shipped for it fits the program and Kafka
 mod image; // the container image without an engine

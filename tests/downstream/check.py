@@ -1,0 +1,77 @@
+"""Checks what is shipped for consumers of the topics without running it: grammar, topics, and the patterns that read a record's time.
+`./x check` runs it, with the packages of requirements.txt."""
+
+import json
+import pathlib
+import re
+
+import yaml
+from logstash_pipeline_parser import Pipeline
+
+ROOT = pathlib.Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+TOPICS = re.search(r"by default (`o365[^|]*)\|", (ROOT / "docs/kafka.md").read_text()).group(1)
+TOPICS = re.findall(r"`([^`]+)`", TOPICS)
+
+
+def main():
+    assert len(TOPICS) == 5, f"docs/kafka.md names {TOPICS}"
+    event, raw = connector("splunk-connect"), connector("splunk-connect-raw")
+    props = properties("splunk/props.conf", r"\s*=\s*")
+    times(event["timestamp.regex"].replace("(?<", "(?P<"), "time")
+    times(f"{props['TIME_PREFIX']}(?P<time>.{{{props['MAX_TIMESTAMP_LOOKAHEAD']}}})", "time")
+    breaker = raw["splunk.hec.raw.line.breaker"]
+    assert props["LINE_BREAKER"] == f"({breaker})", "the connector writes another line breaker than Splunk looks for"
+    assert not any(breaker in line for line in samples()), "a record holds the line breaker"
+    assert event["splunk.sourcetypes"] == raw["splunk.sourcetypes"] == "o365:management:activity"
+    assert "[o365:management:activity]" in (DEPLOY / "splunk/props.conf").read_text().splitlines()
+    logstash()
+    filebeat = yaml.safe_load((DEPLOY / "elastic/filebeat.yml").read_text())
+    assert filebeat["filebeat.inputs"][0]["topics"] == TOPICS
+    collector = yaml.safe_load((DEPLOY / "otel/collector.yaml").read_text())
+    assert collector["receivers"]["kafka"]["logs"]["topics"] == TOPICS
+    print("downstream: what is shipped holds together")
+
+
+def connector(name):
+    config = json.loads((DEPLOY / f"splunk/{name}.json").read_text())["config"]
+    assert config["topics"].split(",") == TOPICS, f"{name}: {config['topics']}"
+    # The converters would parse the record and write it anew, or refuse it.
+    assert all(config[f"{part}.converter"].endswith(".StringConverter") for part in ("key", "value", "header"))
+    return config
+
+
+def properties(path, between):
+    lines = (DEPLOY / path).read_text().splitlines()
+    pairs = (re.split(between, line, maxsplit=1) for line in lines if "=" in line and not line.startswith("#"))
+    return dict(pairs)
+
+
+def logstash():
+    """By the grammar of Logstash itself."""
+    tree = Pipeline((DEPLOY / "elastic/logstash.conf").read_text()).parse()
+    assert [section for section, _ in tree] == ["input", "filter", "output"], tree
+    (plugin, settings), = dict(tree)["input"]
+    assert plugin == "kafka"
+    assert dict(settings)["topics"] == [TOPICS]
+
+
+def times(pattern, group):
+    """What the pattern finds first in each sample is the record's own CreationTime, not one of something in it."""
+    found = 0
+    for line in samples():
+        record = json.loads(line)
+        created = record.get("CreationTime") if isinstance(record, dict) else None
+        match = re.search(pattern, line)
+        if isinstance(created, str) and re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", created):
+            assert match and match.group(group) == created[:19], f"{pattern} finds {match} in {line[:200]}"
+            found += 1
+    assert found > 80, f"{pattern} was tried on {found} records only"
+
+
+def samples():
+    for path in sorted((ROOT / "docs/api/samples").glob("*.jsonl")):
+        yield from path.read_text(errors="surrogateescape").splitlines()
+
+
+main()
