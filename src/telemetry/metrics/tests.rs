@@ -132,7 +132,7 @@ fn read(file: &str) -> String {
 fn unknown_metrics(text: &str) -> Vec<&str> {
     let known = table();
     let is_named = |name: &str| known.contains(&format!("`{name}`"));
-    let name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let words = text.split(|c| !name(c)).filter(|word| word.starts_with("o365feed_"));
     let words = words.map(|word| word.trim_end_matches("_bucket").trim_end_matches("_count"));
     words.filter(|word| !is_named(word)).collect()
