@@ -12,8 +12,8 @@ mod dashboards; // every query shows something
 mod doctor; // every ailment has its verdict
 mod downstream; // what reads the topics behind us
 mod filter; // what is dropped, routed and redacted
-mod kubernetes; // what is shipped for it fits the program and Kafka
 mod image; // the container image without an engine
+mod kubernetes; // what is shipped for it fits the program and Kafka
 mod memory; // bounded by settings, not by the size of a blob
 mod notifications; // attempts to reach a webhook
 mod once; // whatever shape the contents come in
