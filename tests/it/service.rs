@@ -1,5 +1,7 @@
 //! What the service does to its callers, and what it must not see of them.
 
+use std::fs;
+
 use o365feed::{
     domain::ContentType,
     simulator::{
@@ -9,7 +11,10 @@ use o365feed::{
 };
 use serde_json::Value;
 
-use crate::world::{PATIENCE, World, history, metric, published, scenario, stop};
+use crate::{
+    scratch::Scratch,
+    world::{PATIENCE, World, history, metric, published, scenario, stop},
+};
 
 #[test]
 fn a_fifth_of_all_requests_failing_loses_nothing_and_stays_within_the_budget() {
@@ -159,23 +164,29 @@ fn without_the_api_it_says_so() {
 }
 
 #[test]
-fn a_wrong_secret_is_said_and_tried_again() {
+fn a_wrong_secret_is_said_and_the_right_one_is_taken_at_once() {
     const WRONG: &str = "not+the~secret";
-    let world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
-    let mut process = world.start_with("a", &[("tenants[0].credential.secret_env", "OTHER_SECRET".to_owned())]);
+    let mut world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
     // The variable is not set at all: that is a matter of the settings.
+    let mut process = world.start_with("a", &[("tenants[0].credential.secret_env", "OTHER_SECRET".to_owned())]);
     assert_eq!(process.wait_exit(PATIENCE), 2, "{}", process.stderr());
 
-    let mut process = world.start_with_secret("a", WRONG);
+    let place = Scratch::new("secret");
+    let file = place.path().join("client_secret");
+    fs::write(&file, WRONG).unwrap();
+    world.set_secret_file(&file);
+    let mut process = world.start("a");
     process.wait_until("/readyz says what to do", PATIENCE, |process| {
         let page = process.get("/readyz");
         page.is_ok_and(|(status, page)| status == 503 && page.contains("the client secret is wrong"))
     });
-    let tokens = |world: &World| world.simulator().counts().of(Operation::Token);
-    let before = tokens(&world);
-    process.wait_until("it asks again", 5 * PATIENCE, |_| tokens(&world) > before);
     assert!(process.stderr().contains("the client secret is wrong"), "{}", process.stderr());
     assert!(process.get("/livez").is_ok_and(|(status, _)| status == 200), "a restart would not help");
+
+    let [_, _, (_, right), _] = world.login();
+    fs::write(&file, right).unwrap();
+    world.complete(&mut [&mut process]);
     stop(&mut process);
     assert!(!(process.stderr() + &process.stdout()).contains(WRONG), "the secret is in the log");
+    world.verdict().is_exactly_once();
 }

@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     net::SocketAddr,
+    path::Path,
     sync::{Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ pub struct World {
     simulator: Simulator,
     runtime: Runtime,
     tenant: TenantScenario,
+    /// Where processes find the client secret, as a line of the settings.
+    credential: String,
     bootstrap: String,
     prefix: String,
     group: String,
@@ -80,6 +83,7 @@ impl World {
             settings: Vec::new(),
             environment: Vec::new(),
             lines: String::new(),
+            credential: format!("secret_env: {SECRET}"),
             complete_to: Cell::new(None),
             _turn: turn,
         }
@@ -98,6 +102,11 @@ impl World {
     /// Lines of the settings file, for what has no variable. Whole groups that are not in [`Self::yaml`].
     pub fn write(&mut self, lines: &str) {
         lines.clone_into(&mut self.lines);
+    }
+
+    /// Processes read the client secret from this file and not from a variable.
+    pub fn set_secret_file(&mut self, file: &Path) {
+        self.credential = format!("secret_file: {}", file.display());
     }
 
     /// Records that are longer become gaps.
@@ -154,12 +163,7 @@ impl World {
 
     /// Like [`Self::start`], with settings that only this process has.
     pub fn start_with(&self, slot: &str, settings: &[(&'static str, String)]) -> Process {
-        self.launch(slot, settings, self.tenant.client_secret.expose_secret())
-    }
-
-    /// Like [`Self::start`], with this client secret.
-    pub fn start_with_secret(&self, slot: &str, secret: &str) -> Process {
-        self.launch(slot, &[], secret)
+        self.launch_command(&["run"], slot, settings)
     }
 
     /// A command of the operator's tools, run to its end with the settings of this world.
@@ -169,14 +173,14 @@ impl World {
 
     /// Like [`Self::tool`], with settings that only this command has.
     pub fn tool_with(&self, args: &[&str], settings: &[(&'static str, String)]) -> Ran {
-        let mut process = self.launch_command(args, "tool", settings, self.tenant.client_secret.expose_secret());
+        let mut process = self.launch_command(args, "tool", settings);
         let code = process.wait_exit(PATIENCE);
         Ran { code, stdout: process.stdout(), stderr: process.stderr() }
     }
 
     /// Like [`Self::tool`], for a command that goes on until it is stopped.
     pub fn command(&self, args: &[&str]) -> Process {
-        self.launch_command(args, "tool", &[], self.tenant.client_secret.expose_secret())
+        self.launch_command(args, "tool", &[])
     }
 
     /// The form that gets a token for this world's tenant.
@@ -195,21 +199,17 @@ impl World {
         let mut launch = Launch::o365feed(args.iter().copied());
         let program = std::mem::replace(&mut launch.program, "sh".into());
         launch.args.splice(0..0, ["-c".into(), script.into(), program.into()]);
-        let mut process = self.launch_it(launch, "tool", &[], self.tenant.client_secret.expose_secret());
+        let mut process = self.launch_it(launch, "tool", &[]);
         let code = process.wait_exit(PATIENCE);
         Ran { code, stdout: process.stdout(), stderr: process.stderr() }
     }
 
-    fn launch(&self, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
-        self.launch_command(&["run"], slot, settings, secret)
+    fn launch_command(&self, args: &[&str], slot: &str, settings: &[(&'static str, String)]) -> Process {
+        self.launch_it(Launch::o365feed(args.iter().copied()), slot, settings)
     }
 
-    fn launch_command(&self, args: &[&str], slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
-        self.launch_it(Launch::o365feed(args.iter().copied()), slot, settings, secret)
-    }
-
-    fn launch_it(&self, launch: Launch, slot: &str, settings: &[(&'static str, String)], secret: &str) -> Process {
-        let mut launch = launch.env(SECRET, secret);
+    fn launch_it(&self, launch: Launch, slot: &str, settings: &[(&'static str, String)]) -> Process {
+        let mut launch = launch.env(SECRET, self.tenant.client_secret.expose_secret());
         for (name, value) in &self.environment {
             launch = launch.env(name, value);
         }
@@ -256,7 +256,7 @@ tenants:
     authority: {root}
     client_id: {client}
     credential:
-      secret_env: {SECRET}
+      {credential}
     content_types: [{kinds}]
 quota:
   requests_per_minute: {quota}
@@ -277,6 +277,7 @@ log:
   level: o365feed=debug,info
 {lines}",
             lines = self.lines,
+            credential = self.credential,
             id = self.tenant.id,
             client = self.tenant.client_id,
             kinds = kinds.join(", "),
