@@ -52,7 +52,7 @@ async fn every_content_of_every_page_is_appended_once_however_often_it_is_listed
 
 #[tokio::test]
 async fn a_service_that_often_fails_loses_nothing() {
-    let rule = Rule { on: Some(Operation::Content), failure: Failure::Status(500), when: When::Rate(0.3) };
+    let rule = Rule { on: Some(Operation::Content), failure: Failure::Status(500), when: When::First(1) };
     let faults = Faults { rules: vec![rule], ..Faults::default() };
     let world = World::start(a_tenant(), faults).await;
     world.book.until(|notes| notes.appended.len() == 10).await;
