@@ -18,7 +18,7 @@ mod topics; // created if missing, checked if there
 
 pub use self::{
     checkup::{BrokerVersion, Brokers, Group, Rehearsal, brokers, group, plain, rehearse},
-    client::{OWNED_PROPERTIES, Role, client_config, transactional_id},
+    client::{OWNED_PROPERTIES, Role, client_config, refuses, transactional_id},
     entry::{Entry, EntryKind, NotAnEntry, ReplayStep},
     frame::{Frame, LONGEST_HEADER},
     gaps::{Gap, MissingListings, MissingRecord, UnlistedSpan, Unreadable},

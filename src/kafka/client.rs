@@ -2,7 +2,10 @@
 
 use std::cmp::min;
 
-use rdkafka::ClientConfig;
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+};
 
 use crate::config::{Delivery, Kafka};
 
@@ -211,6 +214,19 @@ fn consumer(config: &mut ClientConfig, isolation: &str) {
         .set("auto.offset.reset", "earliest")
         .set("allow.auto.create.topics", "false")
         .set("isolation.level", isolation);
+}
+
+/// Whether the broker's authorizer said no, which it will until a person gives the right.
+pub fn refuses(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed
+        )
+    )
 }
 
 #[cfg(test)]

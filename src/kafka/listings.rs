@@ -15,10 +15,10 @@ use rdkafka::{
     producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer},
 };
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::{sync::SetOnce, time::sleep};
 use uuid::Uuid;
 
-use super::{Role, client_config, partition_of};
+use super::{Role, client_config, partition_of, refuses};
 use crate::{
     config,
     domain::{ContentType, Listed, Listing, Origin, Source, TenantId},
@@ -28,6 +28,7 @@ use crate::{
 pub struct ListingsWriter {
     settings: config::Kafka,
     producer: Mutex<FutureProducer>,
+    refused: SetOnce<KafkaError>,
     topic: String,
     /// As configured, never as the cluster says (rule 17).
     partitions: i32,
@@ -44,6 +45,7 @@ impl ListingsWriter {
     pub fn new(settings: &config::Kafka) -> Result<Self, KafkaError> {
         Ok(Self {
             producer: Mutex::new(client_config(settings, Role::ListingsProducer).create()?),
+            refused: SetOnce::new(),
             settings: settings.clone(),
             topic: settings.listings_topic(),
             partitions: settings.partitions,
@@ -58,10 +60,19 @@ impl ListingsWriter {
     pub async fn append(&self, contents: &[Arc<Listed>], origin: Origin) -> Result<(), KafkaError> {
         let producer = self.current().clone();
         let outcome = self.append_by(&producer, contents, origin).await;
-        if outcome.is_err() {
+        if let Err(error) = &outcome {
+            if refuses(error) {
+                // The first one is enough to know.
+                let _ = self.refused.set(error.clone());
+            }
             self.replace(&producer)?;
         }
         outcome
+    }
+
+    /// Waits until the broker said that this user may not append.
+    pub async fn refused(&self) -> &KafkaError {
+        self.refused.wait().await
     }
 
     fn current(&self) -> MutexGuard<'_, FutureProducer> {

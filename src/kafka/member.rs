@@ -20,7 +20,7 @@ use rdkafka::{
 use tracing::{debug, info, warn};
 
 use super::{
-    client::{Role, client_config},
+    client::{Role, client_config, refuses},
     listings,
     stuck::{self, Reading},
 };
@@ -183,15 +183,9 @@ impl Poller {
 
 /// Errors that polling again will not cure.
 fn is_final(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::FencedInstanceId
-                | RDKafkaErrorCode::GroupAuthorizationFailed
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-        )
-    )
+    let is_fatal =
+        matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::FencedInstanceId));
+    is_fatal || refuses(error)
 }
 
 fn read(message: &BorrowedMessage<'_>) -> MemberEvent {

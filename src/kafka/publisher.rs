@@ -16,7 +16,7 @@ use rdkafka::{
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer},
 };
 
-use super::client::{Role, client_config};
+use super::client::{Role, client_config, refuses};
 use crate::{
     config::{Delivery, Kafka},
     telemetry::Metrics,
@@ -41,6 +41,9 @@ pub enum TransactionError {
     /// Another producer has our transactional id, or the transaction timed out: librdkafka tells both alike.
     #[error("fenced: another instance uses this slot, or the transaction timed out")]
     Fenced(#[source] KafkaError),
+    /// The user lacks a right, and only a person can give it.
+    #[error("Kafka refuses this user")]
+    Unauthorised(#[source] KafkaError),
     /// Nobody knows whether the transaction was committed, or the producer is of no use any more: a new one, and everything restored.
     #[error("the producer is of no use any more")]
     Unknown(#[source] KafkaError),
@@ -105,7 +108,7 @@ impl Publisher {
                 }
                 // librdkafka has given the transaction up on its own thread already.
                 Err((error @ KafkaError::MessageProduction(RDKafkaErrorCode::State), _)) if self.transactional => {
-                    return Err(TransactionError::Abort(error));
+                    return Err(self.given_up(error));
                 }
                 Err((error, _)) => return Err(classify(error)),
             }
@@ -118,14 +121,15 @@ impl Publisher {
     /// included, is counted by librdkafka.
     ///
     /// # Errors
-    /// [`TransactionError::Abort`] when a message failed or did not arrive in time.
+    /// [`TransactionError::Abort`] when a message failed or did not arrive in time, [`TransactionError::Unauthorised`].
     pub fn acknowledged(&self) -> Result<(), TransactionError> {
         let deadline = Instant::now() + self.timeout;
         loop {
             // Counted first: a failure leaves the count only after it was reported.
             let in_flight = self.producer.in_flight_count();
-            if let Some(error) = self.acks.failures().first.take() {
-                return Err(TransactionError::Abort(error));
+            let failed = self.acks.failures().first.take();
+            if let Some(error) = failed {
+                return Err(self.given_up(error));
             }
             if in_flight == 0 {
                 return Ok(());
@@ -135,6 +139,14 @@ impl Publisher {
             }
             thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// What it means that a message failed: a transaction that the broker refuses is given up by librdkafka, which then
+    /// says of all messages that they were purged. The reason it tells to the next call; a begin does nothing else here.
+    fn given_up(&self, failure: KafkaError) -> TransactionError {
+        let reason = self.transactional.then(|| self.producer.begin_transaction().err()).flatten();
+        let refusal = [reason, Some(failure.clone())].into_iter().flatten().find(refuses);
+        refusal.map_or(TransactionError::Abort(failure), TransactionError::Unauthorised)
     }
 
     /// Adds the group's offsets; the broker checks the member's generation with it (docs/exactly-once.md, rules 2 to 5).
@@ -228,10 +240,11 @@ fn again(patience: Duration, mut call: impl FnMut() -> Result<(), KafkaError>) -
 
 fn classify(error: KafkaError) -> TransactionError {
     let code = error.rdkafka_error_code();
-    if matches!(code, Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced)) {
-        return TransactionError::Fenced(error);
-    }
     match &error {
+        _ if matches!(code, Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced)) => {
+            TransactionError::Fenced(error)
+        }
+        _ if refuses(&error) => TransactionError::Unauthorised(error),
         KafkaError::Transaction(inner) if inner.txn_requires_abort() => TransactionError::Abort(error),
         _ => TransactionError::Unknown(error),
     }

@@ -68,13 +68,6 @@ impl Restored {
     }
 }
 
-impl RestoreError {
-    /// Whether trying again may help.
-    pub fn passes(&self) -> bool {
-        matches!(self, Self::Kafka(_))
-    }
-}
-
 /// Longest wait for one answer of a broker.
 const ANSWER: Duration = Duration::from_secs(30);
 

@@ -135,6 +135,7 @@ fn not_begun(fault: &TransactionError) -> WriterError {
     let cause = std::error::Error::source(fault).map_or_else(|| fault.to_string(), ToString::to_string);
     match fault {
         TransactionError::Fenced(_) => WriterError::Fenced(cause),
+        TransactionError::Unauthorised(_) => WriterError::Unauthorised(cause),
         _ => WriterError::Broken(format!("could not begin transactions: {cause}")),
     }
 }

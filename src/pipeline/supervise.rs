@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -85,7 +86,7 @@ pub async fn run(
     let committing = Committing::default();
     watch(committing.clone(), settings.kafka.transaction_timeout);
     let refusals = Refusals::new(&settings, api.clone());
-    let refused = refusals.for_good.clone();
+    let refused = Arc::clone(&refusals.for_good);
     let common = Common {
         settings,
         metrics,
@@ -100,7 +101,7 @@ pub async fn run(
     ended
 }
 
-async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> Result<(), PipelineError> {
+async fn shifts(common: Common, refused: &SetOnce<String>, stop: &CancellationToken) -> Result<(), PipelineError> {
     let settings = Arc::clone(&common.settings);
     if settings.kafka.delivery == Delivery::AtLeastOnce {
         info!("delivery is at_least_once: a crash may repeat records");
@@ -109,13 +110,16 @@ async fn shifts(common: Common, refused: &Refused, stop: &CancellationToken) -> 
     loop {
         let ended = tokio::select! {
             ended = shift::run(common.clone(), stop.clone()) => ended,
-            why = refused.wait() => return Err(PipelineError::Microsoft(why)),
+            why = refused.wait() => return Err(PipelineError::Microsoft(why.clone())),
+            error = common.listings.refused() => {
+                Err(WriterError::Unauthorised(format!("{}: {error}", settings.kafka.listings_topic())))
+            }
         };
         let is_fenced = matches!(ended, Err(WriterError::Fenced(_)));
         match ended {
             Ok(()) => return Ok(()),
             Err(WriterError::Refused(why)) => return Err(PipelineError::Ledger(why)),
-            Err(WriterError::Unauthorised(why)) => return Err(PipelineError::Kafka(why)),
+            Err(refusal @ WriterError::Unauthorised(_)) => return Err(PipelineError::Kafka(refusal.to_string())),
             Err(WriterError::Fenced(why)) if fenced.is_some_and(|before| before.elapsed() < PING_PONG) => {
                 return Err(PipelineError::SlotTaken(format!(
                     "another instance uses kafka.slot `{}` of group `{}`; give each process a slot of its own: {why}",
@@ -200,24 +204,8 @@ struct Refusals {
     api: Api,
     tenants: Vec<crate::domain::TenantId>,
     refused: Mutex<HashSet<String>>,
-    for_good: Refused,
-}
-
-/// Told once.
-#[derive(Clone)]
-struct Refused(tokio::sync::watch::Sender<Option<String>>);
-
-impl Refused {
-    async fn wait(&self) -> String {
-        let mut told = self.0.subscribe();
-        loop {
-            if let Some(why) = told.borrow_and_update().clone() {
-                return why;
-            }
-            // The sender is ours and lives as long as we do.
-            let _ = told.changed().await;
-        }
-    }
+    /// Why, once it is decided.
+    for_good: Arc<SetOnce<String>>,
 }
 
 /// Tenant, application or cloud are not what the settings say: AADSTS90002, 900023, 700016, 70001, 700011, 900382,
@@ -239,7 +227,7 @@ impl Refusals {
             api,
             tenants: settings.tenants.iter().map(|tenant| tenant.id).collect(),
             refused: Mutex::default(),
-            for_good: Refused(tokio::sync::watch::channel(None).0),
+            for_good: Arc::default(),
         }
     }
 
@@ -254,7 +242,8 @@ impl Refusals {
         };
         if self.tenants.iter().all(lacking) {
             let advice = error.advice().map(|advice| format!("\n  {advice}")).unwrap_or_default();
-            self.for_good.0.send_replace(Some(format!("{error}{advice}")));
+            // The first one is enough to know.
+            let _ = self.for_good.set(format!("{error}{advice}"));
         }
     }
 }

@@ -20,6 +20,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, select};
 use jiff::Timestamp;
+use rdkafka::error::KafkaError;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -33,7 +34,7 @@ use crate::{
     config::Settings,
     domain::{AttemptId, ContentKey, ContentType, Listing, Origin, Source, TenantId, Want},
     http::Health,
-    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, partition_of},
+    kafka::{Member, MemberEvent, Publisher, RestoreError, Restored, partition_of, refuses},
     telemetry::Metrics,
 };
 
@@ -96,7 +97,7 @@ pub enum WriterError {
     Fenced(String),
     #[error(transparent)]
     Refused(RestoreError),
-    #[error("Kafka refuses this group: {0}")]
+    #[error("Kafka refuses this user: {0}; docs/kafka.md lists the rights that it needs")]
     Unauthorised(String),
 }
 
@@ -320,11 +321,10 @@ impl Writer {
         Ok(())
     }
 
-    fn refused_by_group(&self, cause: &rdkafka::error::KafkaError) -> WriterError {
-        use rdkafka::error::RDKafkaErrorCode::{GroupAuthorizationFailed, TopicAuthorizationFailed};
-        match cause.rdkafka_error_code() {
-            Some(GroupAuthorizationFailed | TopicAuthorizationFailed) => WriterError::Unauthorised(cause.to_string()),
-            _ => WriterError::Fenced(cause.to_string()),
+    fn refused_by_group(&self, cause: &KafkaError) -> WriterError {
+        match refuses(cause) {
+            true => WriterError::Unauthorised(cause.to_string()),
+            false => WriterError::Fenced(cause.to_string()),
         }
     }
 

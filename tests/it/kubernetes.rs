@@ -93,49 +93,69 @@ fn checked(settings: &str, env: Vec<(String, String)>) -> String {
 
 const PASSWORD: &str = "only-for-this-test";
 
+/// A broker with an authorizer, with Strimzi's topics, and with users that have no right yet.
+struct Guarded {
+    world: World,
+    _broker: Broker,
+    port: u16,
+}
+
+impl Guarded {
+    fn new(users: &[&str], sources: Vec<(ContentType, SourceScenario)>) -> Self {
+        let port = free_port();
+        let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let known: String = users.iter().map(|user| format!(" user_{user}=\"{PASSWORD}\"")).collect();
+        let properties = vec![
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
+            // The tests, and the broker itself.
+            ("super.users", "User:ANONYMOUS".to_owned()),
+            (
+                "listener.security.protocol.map",
+                "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+            ),
+            ("sasl.enabled.mechanisms", "PLAIN".to_owned()),
+            ("listener.name.proxied.plain.sasl.jaas.config", format!("{login} required{known};")),
+        ];
+        let broker = Broker::own(Options { properties, proxied: Some((port, port)) });
+        let mut world = World::on(broker.bootstrap(), scenario(sources));
+        let login = [
+            ("kafka.bootstrap_servers", format!("127.0.0.1:{port}")),
+            ("kafka.properties.security_protocol", "sasl_plaintext".to_owned()),
+            ("kafka.properties.sasl_mechanism", "PLAIN".to_owned()),
+            ("kafka.properties.sasl_password", PASSWORD.to_owned()),
+            ("kafka.create_topics", "false".to_owned()),
+            ("kafka.partitions", "12".to_owned()),
+        ];
+        for (key, value) in login {
+            world.set(key, value);
+        }
+        for topic in deployed("strimzi/topics.yaml") {
+            create(&world, &broker, &topic);
+        }
+        Self { world, _broker: broker, port }
+    }
+
+    /// Waits until the broker lets `user` see the ledger.
+    fn sees(&self, user: &str) {
+        assert!(wait::comes_true(PATIENCE, || sees(&self.world, self.port, user)), "the rights of {user} never came");
+    }
+}
+
 #[test]
 fn topics_and_rights_of_strimzi_are_enough() {
-    let port = free_port();
-    let login = "org.apache.kafka.common.security.plain.PlainLoginModule";
-    let properties = vec![
-        ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
-        // The tests, and the broker itself.
-        ("super.users", "User:ANONYMOUS".to_owned()),
-        (
-            "listener.security.protocol.map",
-            "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
-        ),
-        ("sasl.enabled.mechanisms", "PLAIN".to_owned()),
-        ("listener.name.proxied.plain.sasl.jaas.config", format!("{login} required user_o365feed=\"{PASSWORD}\";")),
-    ];
-    let broker = Broker::own(Options { properties, proxied: Some((port, port)) });
     // One record of each is too long and becomes a gap.
     let big = BigArrival { index: 1, records: 1, record_bytes: 300_000 };
     let sources = ContentType::ALL.map(|kind| (kind, SourceScenario { big: vec![big], ..history(4, 10) }));
-    let mut world = World::on(broker.bootstrap(), scenario(sources.to_vec()));
-    let login = [
-        ("kafka.bootstrap_servers", format!("127.0.0.1:{port}")),
-        ("kafka.properties.security_protocol", "sasl_plaintext".to_owned()),
-        ("kafka.properties.sasl_mechanism", "PLAIN".to_owned()),
-        ("kafka.properties.sasl_username", "o365feed".to_owned()),
-        ("kafka.properties.sasl_password", PASSWORD.to_owned()),
-        ("kafka.create_topics", "false".to_owned()),
-        ("kafka.partitions", "12".to_owned()),
-    ];
-    world.set_max_record_bytes(200 * 1_024);
-    for (key, value) in login {
-        world.set(key, value);
-    }
-    for topic in deployed("strimzi/topics.yaml") {
-        create(&world, &broker, &topic);
-    }
+    let mut guarded = Guarded::new(&["o365feed"], sources.to_vec());
+    guarded.world.set_max_record_bytes(200 * 1_024);
+    guarded.world.set("kafka.properties.sasl_username", "o365feed");
+    let world = &guarded.world;
 
     let mut process = world.start("a");
     assert_eq!(process.wait_exit(PATIENCE), 4, "without rights nothing goes:\n{}", process.stderr());
 
-    let [user] = &deployed("strimzi/user.yaml")[..] else { panic!("one user") };
-    grant(&world, text(&user["metadata"]["name"]), list(&user["spec"]["authorization"]["acls"]));
-    assert!(wait::comes_true(PATIENCE, || sees(&world, port)), "the rights never came");
+    grant(world, "o365feed", |_| true);
+    guarded.sees("o365feed");
 
     let mut process = world.start("a");
     world.complete(&mut [&mut process]);
@@ -150,6 +170,42 @@ fn topics_and_rights_of_strimzi_are_enough() {
     let verdict = world.verdict();
     assert_eq!(verdict.oversize.len(), sources.len());
     verdict.is_exactly_once_but_for_gaps();
+}
+
+/// Whoever lacks one of the rights is told which, and waits for nothing.
+#[test]
+fn a_right_that_is_lacking_ends_the_process_with_its_name() {
+    let lacking = [
+        ("group", "Read", "o365feed", "Group authorization failed"),
+        ("transactionalId", "Write", "o365feed/", "Transactional Id authorization failed"),
+        ("topic", "Write", "o365.feed.listings", "feed.listings"),
+        ("topic", "Write", "o365.feed.ledger", "feed.ledger"),
+        ("topic", "Read", "o365.feed.ledger", "feed.ledger"),
+        ("topic", "Write", "o365.audit.", "audit."),
+    ];
+    let users: Vec<String> = (0..lacking.len()).map(|index| format!("lacking{index}")).collect();
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let guarded = Guarded::new(&users, vec![(ContentType::SharePoint, history(4, 10))]);
+    for ((kind, operation, name, _), user) in lacking.into_iter().zip(&users) {
+        let mut without = 0;
+        grant(&guarded.world, user, |right| {
+            let lacks = right == (kind, name, operation);
+            without += u32::from(lacks);
+            !lacks
+        });
+        assert_eq!(without, 1, "{operation} of {kind} {name} is no right of Strimzi's user");
+    }
+    for ((_, operation, name, told), user) in lacking.into_iter().zip(&users) {
+        guarded.sees(user);
+        let mut process = guarded.world.start_with("a", &[("kafka.properties.sasl_username", (*user).to_owned())]);
+        let code = process.wait_exit(PATIENCE);
+        let said = process.stderr();
+        assert_eq!(code, 4, "without {operation} of {name}:\n{said}");
+        assert!(
+            said.contains("Kafka refuses this user: ") && said.contains(told),
+            "without {operation} of {name}:\n{said}"
+        );
+    }
 }
 
 /// A name of the shipped files as it is in this world.
@@ -176,23 +232,25 @@ fn setting<'a>((key, value): (&'a Yaml, &Yaml)) -> (&'a str, String) {
     (text(key), value.unwrap())
 }
 
-/// Whether the user is shown the listings.
-fn sees(world: &World, port: u16) -> bool {
+/// Whether the user is shown the ledger.
+fn sees(world: &World, port: u16, user: &str) -> bool {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", format!("127.0.0.1:{port}")).set("security.protocol", "sasl_plaintext");
-    client.set("sasl.mechanism", "PLAIN").set("sasl.username", "o365feed").set("sasl.password", PASSWORD);
+    client.set("sasl.mechanism", "PLAIN").set("sasl.username", user).set("sasl.password", PASSWORD);
     let client: BaseProducer = client.create().unwrap();
     let seen = client.client().fetch_metadata(None, Duration::from_secs(5));
     seen.is_ok_and(|seen| seen.topics().iter().any(|topic| topic.name() == world.topic("feed.listings")))
 }
 
-/// Gives `user` the rights that a KafkaUser lists. rust-rdkafka cannot, so the request is written here.
+/// Gives `user` those of the rights that Strimzi's user has which are `wanted` by kind, name and operation. rust-rdkafka cannot, so the request is written here.
 ///
 /// Source: Kafka's protocol, `CreateAcls` version 1; the numbers are those of `ResourceType`, `PatternType` and `AclOperation`.
-fn grant(world: &World, user: &str, acls: &[Yaml]) {
+fn grant(world: &World, user: &str, mut wanted: impl FnMut((&str, &str, &str)) -> bool) {
+    let [strimzi] = &deployed("strimzi/user.yaml")[..] else { panic!("one user") };
     let mut rights = Vec::new();
-    for acl in acls {
+    for acl in list(&strimzi["spec"]["authorization"]["acls"]) {
         let resource = &acl["resource"];
+        let of = (text(&resource["type"]), resource.as_mapping_get("name").map_or("", text));
         let (kind, name) = match text(&resource["type"]) {
             "topic" => (2, here(world, text(&resource["name"]))),
             "group" => (3, here(world, text(&resource["name"]))),
@@ -205,7 +263,7 @@ fn grant(world: &World, user: &str, acls: &[Yaml]) {
             "prefix" => 4,
             other => panic!("{other} is no pattern"),
         };
-        for operation in list(&acl["operations"]) {
+        for operation in list(&acl["operations"]).iter().filter(|operation| wanted((of.0, of.1, text(operation)))) {
             let operation = match text(operation) {
                 "Read" => 3,
                 "Write" => 4,

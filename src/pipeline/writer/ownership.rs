@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::StartFrom,
     domain::{Ledger, Planner, Source},
-    kafka::{MissingListings, RestoreError, Restored, partition_of, restore},
+    kafka::{MissingListings, RestoreError, Restored, partition_of, refuses, restore},
     pipeline::list::SourceStart,
 };
 
@@ -74,9 +74,13 @@ impl Writer {
         }
         let restored = match outcome {
             Ok(restored) => restored,
-            Err(passing) if passing.passes() => {
-                warn!(partition, "could not restore, trying again: {passing}");
-                self.parts.health.not_ok(&condition(partition), passing.to_string());
+            Err(RestoreError::Kafka(error)) if refuses(&error) => {
+                let ledger = self.parts.settings.kafka.ledger_topic();
+                return Err(WriterError::Unauthorised(format!("{ledger}: {error}")));
+            }
+            Err(RestoreError::Kafka(error)) => {
+                warn!(partition, "could not read the ledger, trying again: {error}");
+                self.parts.health.not_ok(&condition(partition), format!("could not read the ledger: {error}"));
                 return self.restore(partition, epoch, RESTORE_REST);
             }
             Err(refused) => return Err(WriterError::Refused(refused)),

@@ -256,6 +256,7 @@ impl Writer {
                 let opened = self.open.as_ref().map(|open| open.opened);
                 Err(self.fenced(&cause, opened))
             }
+            Err(TransactionError::Unauthorised(cause)) => Err(WriterError::Unauthorised(cause.to_string())),
             Err(TransactionError::Unknown(cause)) => Err(WriterError::Broken(cause.to_string())),
         }
     }
