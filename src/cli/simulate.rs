@@ -59,6 +59,9 @@ pub struct SimulateArgs {
     /// Share of records (0 to 1) without an Id
     #[arg(long, default_value_t = 0.0)]
     pub without_id: f64,
+    /// Share of contents (0 to 1) that are not listed until `curl -X POST` to /late on the control port
+    #[arg(long, default_value_t = 0.0)]
+    pub late: f64,
     /// Mix in the composed records, hostile ones included
     #[arg(long)]
     pub samples: bool,
@@ -118,6 +121,7 @@ fn scenario(args: &SimulateArgs) -> anyhow::Result<Scenario> {
         },
         duplicates: Duplicates { share: args.duplicates, reordered: true },
         without_id: args.without_id,
+        late: args.late,
         samples: args.samples,
         subscribed: !args.unsubscribed,
         ..SourceScenario::default()

@@ -48,6 +48,12 @@ impl Control {
         self.0.tenants.iter().for_each(|tenant| tenant.source(kind).disable(now));
     }
 
+    /// Has the contents that come late appear ([`super::SourceScenario::late`]), with the creation times that they always had.
+    pub fn insert_late(&self) {
+        let now = self.0.clock.now();
+        self.0.tenants.iter().flat_map(|tenant| &tenant.sources).for_each(|source| source.insert_late(now));
+    }
+
     /// Moves the simulated clock, real or virtual.
     pub fn advance(&self, span: SignedDuration) {
         self.0.clock.advance(span);
@@ -55,13 +61,14 @@ impl Control {
 }
 
 /// The control port's answers are plain JSON, ndjson for records:
-/// `GET /health /truth /truth/records?type=&offset=&limit= /counts`, `POST /faults /clock` (`{"advance_seconds":60}`).
+/// `GET /health /truth /truth/records?type=&offset=&limit= /counts`, `POST /late /faults /clock` (`{"advance_seconds":60}`).
 pub(super) fn router(shared: &Arc<Shared>) -> Router {
     Router::new()
         .route("/health", get(async || reply(200, &json!({"status": "ok"}))))
         .route("/truth", get(truth))
         .route("/truth/records", get(records))
         .route("/counts", get(counts))
+        .route("/late", post(late))
         .route("/faults", post(faults))
         .route("/clock", post(clock))
         .with_state(Arc::clone(shared))
@@ -150,6 +157,11 @@ async fn counts(State(shared): Sim) -> Response<Body> {
         "tokensOnUnknownPaths": counts.tokens_on_unknown_paths,
     });
     reply(200, &json)
+}
+
+async fn late(State(shared): Sim) -> Response<Body> {
+    Control(shared).insert_late();
+    reply(200, &json!({"status": "ok"}))
 }
 
 async fn faults(State(shared): Sim, body: Bytes) -> Response<Body> {

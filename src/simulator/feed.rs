@@ -19,6 +19,7 @@ use super::{
     counts::Operation,
     fault::{Damage, Failure, ThrottleShape},
     notifier,
+    random::mix,
     scenario::{Disabled, RepeatedStart, TenantScenario},
     server::{Shared, SimTenant},
     source::{Content, Named, SHARD, SimSource},
@@ -308,7 +309,11 @@ fn content(shared: &Shared, grant: &Grant, call: &Call, now: Timestamp) -> Resul
     };
     let page_size = source.scenario.page_size.max(1);
     let (page, has_more) = source.list(ns(start), ns(end), now, after_ns, page_size);
-    let items: Value = page.iter().map(|&content| listed(shared, source, spelled, content)).collect();
+    let mut shown = page.clone();
+    if source.scenario.shuffled {
+        shown.sort_unstable_by_key(|content| mix(shared.seed, &[content.first]));
+    }
+    let items: Value = shown.iter().map(|&content| listed(shared, source, spelled, content)).collect();
     let answer = Answer::json(200, &items);
     Ok(match page.last().filter(|_| has_more) {
         Some(last) => {

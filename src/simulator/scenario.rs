@@ -139,6 +139,10 @@ pub struct SourceScenario {
     pub shared_ids: f64,
     /// Share of records without an `Id`; some of them equal byte for byte.
     pub without_id: f64,
+    /// Share of arrivals that nobody can see until [`super::Control::insert_late`], however old they are by then.
+    pub late: f64,
+    /// Whether the items of a page come in no order of time.
+    pub shuffled: bool,
     /// Whether the first arrival also holds every line of the type's file in docs/api/samples and of `hostile.jsonl`.
     pub samples: bool,
     pub page_size: usize,
@@ -169,6 +173,8 @@ impl Default for SourceScenario {
             duplicates: Duplicates { share: 0.0, reordered: false },
             shared_ids: 0.0,
             without_id: 0.0,
+            late: 0.0,
+            shuffled: false,
             samples: false,
             page_size: 200,
             next_page_header: "NextPageUri".to_owned(),

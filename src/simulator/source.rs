@@ -1,7 +1,10 @@
 //! One source: which contents a listing shows, what a content id stands for, and since when it is subscribed.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -10,7 +13,7 @@ use jiff::Timestamp;
 use super::{
     arrivals::{Arrivals, parse_stamp, stamp},
     clock::ns,
-    random::{mix, part},
+    random::{chance, mix, part},
     records::Records,
     scenario::{Disabled, IdModel, SourceScenario},
     webhook::Hook,
@@ -30,6 +33,9 @@ pub(super) struct SimSource {
     pub(super) records: Records,
     subscription: Mutex<Subscription>,
     hook: Mutex<Hook>,
+    /// When the arrivals that come late were inserted.
+    inserted_ns: AtomicI64,
+    lateness_seed: u64,
 }
 
 /// What the service knows about the caller's subscription.
@@ -107,6 +113,8 @@ impl SimSource {
             records: Records::new(seed, source, &scenario),
             subscription: Mutex::new(Subscription { spans, last_start_ns: None, is_broken: false, spelled, disabled }),
             hook: Mutex::default(),
+            inserted_ns: AtomicI64::new(i64::MAX),
+            lateness_seed: mix(arrivals_seed, &[0x1A]),
             scenario,
         }
     }
@@ -154,6 +162,15 @@ impl SimSource {
         if let Some(span) = self.subscription().spans.last_mut() {
             span.to_ns = Some(ns(now));
         }
+    }
+
+    /// Inserts the arrivals that come late.
+    pub(super) fn insert_late(&self, now: Timestamp) {
+        self.inserted_ns.store(ns(now), Ordering::Relaxed);
+    }
+
+    fn is_there(&self, i: u64, now_ns: i64) -> bool {
+        !chance(mix(self.lateness_seed, &[i]), self.scenario.late) || self.inserted_ns.load(Ordering::Relaxed) <= now_ns
     }
 
     /// The contents created in `start <= t < end` as seen now, oldest first, those up to the stamp `after` left out.
@@ -273,7 +290,9 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     pub(super) fn shows(&self, i: u64) -> bool {
-        i < self.until && self.subscription.shows(self.source.arrivals.at(i), self.now_ns)
+        i < self.until
+            && self.source.is_there(i, self.now_ns)
+            && self.subscription.shows(self.source.arrivals.at(i), self.now_ns)
     }
 
     /// The arrivals of `content` that are the subscriber's.
@@ -384,6 +403,22 @@ mod tests {
                 .collect();
             assert_eq!(seen.len() as u64, source.arrivals.until(ns(at(3_600))), "{model:?}");
         }
+    }
+
+    #[test]
+    fn s37_late_arrivals_are_listed_and_named_only_when_they_were_inserted() {
+        let mut source = source(IdModel::Stable, 0.0);
+        source.scenario.late = 0.4;
+        let (before, ids) = (list(&source, -3_600, 60, 60), |found: &[Content]| {
+            found.iter().map(|&content| source.id(content)).collect::<BTreeSet<_>>()
+        });
+        source.insert_late(at(90));
+        assert_eq!(list(&source, -3_600, 60, 89), before);
+        let after = list(&source, -3_600, 60, 90);
+        assert!((5..30).contains(&before.len()) && after.len() == 37, "{} {}", before.len(), after.len());
+        let late: Vec<String> = ids(&after).difference(&ids(&before)).cloned().collect();
+        assert!(late.iter().all(|id| source.named(id, at(89)) == Named::Nothing));
+        assert!(late.iter().all(|id| matches!(source.named(id, at(90)), Named::Content(_))));
     }
 
     #[test]

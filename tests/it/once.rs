@@ -7,7 +7,9 @@ use std::{
 
 use o365feed::{
     domain::ContentType,
-    simulator::{ContentFault, Damage, Duplicates, Faults, IdModel, Layout, Operation, Scenario, SourceScenario},
+    simulator::{
+        ContentFault, Damage, Duplicates, Faults, History, IdModel, Layout, Operation, Scenario, SourceScenario,
+    },
 };
 use rdkafka::{
     admin::{AdminClient, AdminOptions, ResourceSpecifier},
@@ -18,8 +20,9 @@ use serde_json::Value;
 
 use crate::{
     broker::client,
+    process::Process,
     reader::{Message, read_committed},
-    world::{PATIENCE, World, history, live, published, scenario, stop},
+    world::{PATIENCE, World, history, live, metric, published, scenario, stop},
 };
 
 #[test]
@@ -41,6 +44,42 @@ fn a_clean_tenant_is_published_once_with_equal_bytes() {
     let log = process.stderr() + &process.stdout();
     assert!(!log.contains("simulated~secret"), "the secret is in the log");
     assert!(!log.contains("eyJ"), "a token is in the log");
+}
+
+#[test]
+fn contents_that_are_inserted_hours_and_days_late_are_published_once() {
+    let over = |hours: u64| SourceScenario {
+        history: History { arrivals: 40, span: Duration::from_secs(hours * 3_600), records: 10 },
+        late: 0.4,
+        shuffled: true,
+        page_size: 7,
+        ..SourceScenario::default()
+    };
+    let (hours, days) = (ContentType::Exchange, ContentType::SharePoint);
+    let mut world = World::new(scenario(vec![(hours, over(2)), (days, over(5 * 24))]));
+    world.set("listing.overlap_interval", "1m");
+    let mut process = world.start("a");
+    world.complete(&mut [&mut process]);
+    let due = |kind| {
+        let truth = world.truth().now().into_iter().find(|truth| truth.source.content_type == kind);
+        truth.unwrap().due.len() as f64
+    };
+    let published = |process: &Process, kind: ContentType| {
+        let label = format!("content_type=\"{}\"", kind.as_str());
+        metric(process, "o365feed_records_published_total", &[&label])
+    };
+    assert!(due(hours) < 400.0 && due(days) < 400.0, "nothing is late");
+    world.simulator().control().insert_late();
+    assert_eq!((due(hours), due(days)), (400.0, 400.0));
+
+    process.wait_until("the overlap finds what is hours late", PATIENCE, |process| published(process, hours) >= 400.0);
+    assert!(published(&process, days) < 400.0, "the overlap reaches three hours back");
+    stop(&mut process);
+    // What is days late waits for a sweep: once a day, and at each start.
+    process.restart();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    world.verdict().is_exactly_once();
 }
 
 #[test]

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 fn unsubscribed() -> SourceScenario {
@@ -279,6 +281,17 @@ async fn s33_a_page_names_the_next_in_a_header_as_on_the_wire() {
         let broken = world.get("subscriptions/content?contenttype=Audit.SharePoint&nextpage=1$2$3").await;
         assert_eq!(refusal(broken).await.1, "AF20031");
     }
+}
+
+#[tokio::test]
+async fn s35_items_of_a_page_come_in_no_order_and_none_is_lost() {
+    let world = World::of_source(SourceScenario { shuffled: true, ..a_source() }).await;
+    let items = world.listed(-7_200, 0).await;
+    let created: Vec<&str> = items.iter().map(|item| item["contentCreated"].as_str().unwrap()).collect();
+    assert!(!created.is_sorted(), "{created:?}");
+    let in_order = World::of_source(a_source()).await.listed(-7_200, 0).await;
+    let ids = |items: &[Value]| items.iter().map(|item| item["contentId"].to_string()).collect::<BTreeSet<_>>();
+    assert_eq!(ids(&items), ids(&in_order));
 }
 
 #[tokio::test]
