@@ -33,8 +33,8 @@ pub use self::{
     counts::{Counts, Operation},
     fault::{ContentFault, Damage, Failure, Faults, Rule, ThrottleShape, When},
     scenario::{
-        BigArrival, Disabled, Duplicates, History, IdModel, Layout, Live, RepeatedStart, Scenario, SourceScenario,
-        TenantScenario, WideWindow,
+        BigArrival, Disabled, Duplicates, Federation, History, IdModel, Layout, Live, RepeatedStart, Scenario,
+        SourceScenario, TenantScenario, WideWindow,
     },
     server::Simulator,
     truth::{SourceTruth, Truth, TruthRecord, half_hash},

@@ -61,7 +61,9 @@ fn on_token(number: u32) -> Option<&'static str> {
         }
         7_000_222 => "the client secret has expired: create a new one and put it into the secret's file",
         700_027 | 50012 | 50013 | 700_030 => "the certificate is not registered with the application, or has expired",
-        500_133 | 700_024 => "this machine's clock is wrong: set it by NTP",
+        500_133 | 700_024 => {
+            "this machine's clock is wrong, or nobody renews the federated token's file: set the clock by NTP, see who writes the file"
+        }
         7_000_218 | 700_025 | 900_144 => "the application takes no client secret: check that it is no public client",
         70021 | 700_211 | 700_212 | 700_213 | 7_002_138 => {
             "the federated credential does not match the token: compare issuer, subject and audience, letter by letter"

@@ -1,4 +1,4 @@
-//! Tokens by client secret: held until shortly before they lapse, renewed by one caller at a time, and not asked for
+//! Tokens by client secret or federated token: held until shortly before they lapse, renewed by one caller at a time, and not asked for
 //! again and again when the authority says no. Source: docs/api/contract.md 2.
 
 use std::{
@@ -98,6 +98,9 @@ const RENEW_BEFORE_MAX: Duration = Duration::from_secs(300);
 const REFUSED_REST: Duration = Duration::from_secs(300);
 /// A token that replaced a refused one is not thrown away sooner than this, or every refused call would fetch one.
 const REPLACED_MIN: Duration = Duration::from_secs(60);
+
+/// That the assertion is a JWT. Source: docs/api/contract.md 2.1.
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 impl Auth {
     /// `None` when `tenant.authority` cannot carry a path.
@@ -206,12 +209,15 @@ impl Auth {
     async fn ask(&self, secret: &SecretString) -> Result<Token, ApiError> {
         // Counted from before the request, so that a slow answer never makes a token look younger than it is.
         let (asked_at, asked_at_wall) = (Instant::now(), Timestamp::now());
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &self.client_id),
-            ("scope", &self.scope),
-            ("client_secret", secret.expose_secret()),
-        ];
+        let mut form =
+            vec![("grant_type", "client_credentials"), ("client_id", &self.client_id), ("scope", &self.scope)];
+        match &self.credential {
+            Credential::Secret(_) | Credential::SecretFile(_) => form.push(("client_secret", secret.expose_secret())),
+            Credential::FederatedTokenFile(_) => {
+                form.push(("client_assertion_type", JWT_BEARER));
+                form.push(("client_assertion", secret.expose_secret()));
+            }
+        }
         let request = self.http.post(self.endpoint.clone()).header("accept", "application/json").form(&form);
         let sent = tokio::time::timeout(self.timeout, request.send()).await;
         let status = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok()).map(|answer| answer.status().as_u16());
@@ -271,11 +277,11 @@ impl Held {
     }
 }
 
-/// The secret as it is now.
+/// The client secret or federated token as it is now.
 async fn read(credential: &Credential) -> Result<SecretString, ApiError> {
     let path = match credential {
         Credential::Secret(secret) => return Ok(secret.clone()),
-        Credential::SecretFile(path) => path.clone(),
+        Credential::SecretFile(path) | Credential::FederatedTokenFile(path) => path.clone(),
     };
     let fault = |source: Cause| ApiError::Secret { source };
     let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path))
@@ -326,6 +332,23 @@ mod tests {
                 pair("client_secret", SECRET),
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn a_federated_token_is_sent_as_it_is_and_read_for_every_request() {
+        let file = SecretFile::holding("first.external.token\n");
+        let credential = Credential::FederatedTokenFile(file.path().to_owned());
+        let stage = Stage::with_credential(credential, |_, _| token("t", 3600)).await;
+        stage.api.check_token().await.unwrap();
+        file.write("second.external.token");
+        later(3_700).await;
+        stage.api.check_token().await.unwrap();
+        for (asked, assertion) in stage.token_requests().iter().zip(["first.external.token", "second.external.token"]) {
+            let form: Vec<_> = url::form_urlencoded::parse(&asked.body).into_owned().collect();
+            let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+            assert_eq!(form[3..], [pair("client_assertion_type", JWT_BEARER), pair("client_assertion", assertion)]);
+        }
+        assert_eq!(stage.token_requests().len(), 2);
     }
 
     #[tokio::test]

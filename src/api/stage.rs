@@ -1,7 +1,7 @@
 //! A service on 127.0.0.1 whose every answer a test decides. It keeps what it was asked.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -216,6 +216,10 @@ impl SecretFile {
 
     pub fn write(&self, text: &str) {
         std::fs::write(&self.0, text).unwrap();
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     pub fn credential(&self) -> Credential {

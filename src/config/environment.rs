@@ -72,14 +72,15 @@ pub(super) fn azure(env: &BTreeMap<String, String>, other: &Written) -> Written 
             take(name, path, text);
         }
     }
-    let secrets = [
+    let credentials = [
         (AZURE_SECRET, "tenants[0].credential.secret_env"),
         ("AZURE_CLIENT_CERTIFICATE_PATH", "tenants[0].credential.certificate_file"),
         ("AZURE_FEDERATED_TOKEN_FILE", "tenants[0].credential.federated_token_file"),
     ];
-    let secret = secrets.into_iter().find(|(name, _)| set(name).is_some());
-    if let Some((name, path)) = secret.filter(|_| !other.has_below("tenants[0].credential")) {
-        take(name, path, name);
+    let credential = credentials.into_iter().find_map(|(name, path)| Some((name, path, set(name)?)));
+    if let Some((name, path, text)) = credential.filter(|_| !other.has_below("tenants[0].credential")) {
+        // The secret itself stays where it is.
+        take(name, path, if name == AZURE_SECRET { name } else { text });
     }
     found
 }

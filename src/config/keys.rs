@@ -87,7 +87,7 @@ pub(super) const KEYS: &[Key] = &[
     key("tenants[].credential.secret_env", Variable, Follows("none", "CONTOSO_CLIENT_SECRET"), "Or: the environment variable that holds the client secret."),
     key("tenants[].credential.certificate_file", Later, Follows("none", ""), "A certificate: not supported yet."),
     key("tenants[].credential.password_file", Later, Follows("none", ""), "A certificate's password: not supported yet."),
-    key("tenants[].credential.federated_token_file", Later, Follows("none", ""), "Workload identity federation: not supported yet."),
+    key("tenants[].credential.federated_token_file", File, Follows("none", "/var/run/secrets/azure/tokens/azure-identity-token"), "Or: the file of a token that the application trusts (workload identity federation); read anew for every request."),
     key("tenants[].credential.managed_identity", Later, Follows("none", ""), "Managed identity: not supported yet."),
     key("tenants[].content_types", ContentTypes, Default("Audit.AzureActiveDirectory, Audit.Exchange, Audit.SharePoint, Audit.General, DLP.All"), "What to read. DLP.All needs the permission ActivityFeed.ReadDlp as well."),
     key("publisher_identifier", Guid, Follows("the tenant's id", "5b6d6a8e-2f0c-4a7e-8d52-1c9e4f7b0003"), "GUID that Microsoft counts the requests under."),

@@ -87,6 +87,8 @@ pub enum Credential {
     SecretFile(PathBuf),
     /// Taken from an environment variable at start.
     Secret(SecretString),
+    /// A token of another issuer that the application trusts. Others renew it, so it is read for every request.
+    FederatedTokenFile(PathBuf),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

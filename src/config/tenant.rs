@@ -111,24 +111,30 @@ fn origin(reader: &mut Reader, path: &str, preset: &str, allow_http: bool) -> Ur
 
 fn credential(reader: &mut Reader, group: &str) -> Option<Credential> {
     let path = |key: &str| format!("{group}.{key}");
-    let later = ["certificate_file", "password_file", "federated_token_file", "managed_identity"].map(path);
+    let later = ["certificate_file", "password_file", "managed_identity"].map(path);
     for key in &later {
         reader.option(key); // whatever is written there is a fault of its own
     }
-    let (file, variable) = (path("secret_file"), path("secret_env"));
-    match (reader.is_written(&file), reader.is_written(&variable)) {
-        (true, true) => reader.refuse(&[&variable], "stands beside secret_file; give exactly one of them"),
-        (false, false) if later.iter().any(|key| reader.is_written(key)) => {}
-        (false, false) => reader.refuse(&[&file], "is missing; either secret_file or secret_env will do"),
-        (true, false) => {
-            return Some(Credential::SecretFile(PathBuf::from(reader.option(&file)?.text())));
+    let ways = ["secret_file", "secret_env", "federated_token_file"].map(path);
+    let written: Vec<&String> = ways.iter().filter(|key| reader.is_written(key)).collect();
+    let [file, variable, token] = &ways;
+    match written[..] {
+        [] if later.iter().any(|key| reader.is_written(key)) => {}
+        [] => reader.refuse(&[file], "is missing; one of secret_file, secret_env and federated_token_file will do"),
+        [key] if key == file => return Some(Credential::SecretFile(PathBuf::from(reader.option(key)?.text()))),
+        [key] if key == token => {
+            return Some(Credential::FederatedTokenFile(PathBuf::from(reader.option(key)?.text())));
         }
-        (false, true) => {
-            let name = reader.option(&variable)?.text();
+        [_] => {
+            let name = reader.option(variable)?.text();
             match reader.env.get(&name).map(|secret| secret.trim()).filter(|secret| !secret.is_empty()) {
                 Some(secret) => return Some(Credential::Secret(SecretString::from(secret))),
-                None => reader.refuse(&[&variable], format!("the environment variable `{name}` is not set")),
+                None => reader.refuse(&[variable], format!("the environment variable `{name}` is not set")),
             }
+        }
+        [first, second, ..] => {
+            let beside = first.rsplit('.').next().unwrap_or(first);
+            reader.refuse(&[second], format!("stands beside {beside}; give exactly one of them"));
         }
     }
     None

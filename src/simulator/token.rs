@@ -1,10 +1,11 @@
-//! The login service: client credentials with a secret, and tokens that look like tokens.
+//! The login service: client credentials with a secret or a federated token, and tokens that look like tokens.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use url::form_urlencoded;
 use super::{
     answer::Answer,
     random::mix,
+    scenario::Federation,
     server::{Shared, SimTenant},
 };
 
@@ -77,11 +79,79 @@ fn issue(shared: &Shared, version: Version, tenant: &str, form: &[u8], now: Time
         Some(name) => missing(name),
         None => Refusal::new(400, "invalid_request", 901_002, "The 'resource' request parameter is not supported."),
     })?;
-    let no_secret = || Refusal::new(401, "invalid_client", 7_000_218, "The request body must contain 'client_secret'.");
-    if field("client_secret").ok_or_else(no_secret)? != tenant.scenario.client_secret.expose_secret() {
-        return Err(Refusal::new(401, "invalid_client", 7_000_215, "Invalid client secret provided."));
+    let by = match (field("client_assertion"), field("client_secret")) {
+        (Some(assertion), _) => {
+            if field("client_assertion_type") != Some(JWT_BEARER) {
+                return Err(missing("client_assertion_type"));
+            }
+            trusted(tenant, assertion, now)?;
+            BY_ASSERTION
+        }
+        (None, Some(secret)) if secret == tenant.scenario.client_secret.expose_secret() => BY_SECRET,
+        (None, Some(_)) => {
+            return Err(Refusal::new(401, "invalid_client", 7_000_215, "Invalid client secret provided."));
+        }
+        (None, None) => {
+            let text = "The request body must contain 'client_assertion' or 'client_secret'.";
+            return Err(Refusal::new(401, "invalid_client", 7_000_218, text));
+        }
+    };
+    Ok(granted(shared, version, tenant, (audience, by), now))
+}
+
+/// How the client proved itself, as a token tells it (docs/api/contract.md 2.4).
+const BY_SECRET: &str = "1";
+const BY_ASSERTION: &str = "2";
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+/// What a federated token is for, in the public cloud.
+const EXCHANGE: &str = "api://AzureADTokenExchange";
+
+/// Whether the application trusts this token of another issuer. What signed it is not looked at.
+///
+/// Source: docs/api/contract.md 2.2, 2.5.
+fn trusted(tenant: &SimTenant, assertion: &str, now: Timestamp) -> Result<(), Refusal> {
+    let refuse = |number, text: &str| Err(Refusal::new(400, "invalid_request", number, text));
+    let Some(federation) = &tenant.scenario.federation else {
+        return refuse(70_021, "No matching federated identity record found for presented assertion.");
+    };
+    let payload = assertion.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok());
+    let Some(claims) = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok()) else {
+        return refuse(50_027, "JWT token is invalid or malformed.");
+    };
+    let text = |name: &str| claims[name].as_str().unwrap_or_default();
+    let differ_in_case =
+        |registered: &str, name| registered != text(name) && registered.eq_ignore_ascii_case(text(name));
+    if claims["exp"].as_i64().is_none_or(|exp| exp <= now.as_second()) {
+        return refuse(700_024, "Client assertion is not within its valid time range.");
     }
-    Ok(granted(shared, version, tenant, audience, now))
+    if differ_in_case(&federation.issuer, "iss") || differ_in_case(&federation.subject, "sub") {
+        return refuse(7_002_138, "The assertion differs from the registered record in letter case.");
+    }
+    match () {
+        () if text("iss") != federation.issuer => {
+            refuse(700_211, "No matching record found for presented assertion issuer.")
+        }
+        () if text("aud") != EXCHANGE => refuse(700_212, "No matching record found for presented assertion audience."),
+        () if text("sub") != federation.subject => {
+            refuse(700_213, "No matching record found for presented assertion subject.")
+        }
+        () => Ok(()),
+    }
+}
+
+impl Federation {
+    /// A token as the trusted issuer gives it, with a signature that nobody looks at.
+    pub fn token(&self, expires: Timestamp) -> String {
+        let claims = json!({"iss": self.issuer, "sub": self.subject, "aud": EXCHANGE, "exp": expires.as_second()});
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        format!(
+            "{}.{}.{}",
+            part(&json!({"typ": "JWT", "alg": "RS256"})),
+            part(&claims),
+            URL_SAFE_NO_PAD.encode("signed")
+        )
+    }
 }
 
 /// What the token is to be for; else the missing field, or nothing when `resource` came where it must not.
@@ -95,7 +165,13 @@ fn audience(version: Version, resource: Option<&str>, scope: Option<&str>) -> Re
     }
 }
 
-fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience: String, now: Timestamp) -> Answer {
+fn granted(
+    shared: &Shared,
+    version: Version,
+    tenant: &Arc<SimTenant>,
+    (audience, by): (String, &str),
+    now: Timestamp,
+) -> Answer {
     let lifetime_s = tenant.scenario.token_lifetime.as_secs();
     let expires = now + SignedDuration::from_secs(lifetime_s.min(10 * 365 * 86_400) as i64);
     let serial = {
@@ -113,7 +189,7 @@ fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience:
         "nbf": now.as_second(),
         "exp": expires.as_second(),
         "appid": tenant.scenario.client_id,
-        "appidacr": "1",
+        "appidacr": by,
         "roles": tenant.scenario.roles,
         "tid": tenant.scenario.id.to_string(),
         "uti": serial.to_string(),
@@ -128,8 +204,8 @@ fn granted(shared: &Shared, version: Version, tenant: &Arc<SimTenant>, audience:
     }
     let header = json!({"typ": "JWT", "alg": "none"});
     let signature: Vec<u8> = (0..4).flat_map(|at| mix(shared.seed, &[11, serial, at]).to_be_bytes()).collect();
-    let part = |json: &Value| base64url(json.to_string().as_bytes());
-    let token = format!("{}.{}.{}", part(&header), part(&claims), base64url(&signature));
+    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+    let token = format!("{}.{}.{}", part(&header), part(&claims), URL_SAFE_NO_PAD.encode(signature));
     let grant =
         Grant { tenant: Arc::clone(tenant), audience: audience.clone(), roles: tenant.scenario.roles.clone(), expires };
     shared.tokens.keep(token.clone(), grant, now);
@@ -192,30 +268,5 @@ impl Refusal {
             "error_uri": format!("https://login.microsoftonline.com/error?code={number}"),
         });
         Answer::json(self.status, &body)
-    }
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0_u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - group.len()));
-        for place in 0..=group.len() {
-            text.push(char::from(LETTERS[(bits >> (18 - 6 * place) & 63) as usize]));
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64url_has_no_padding() {
-        let cases = [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("~~?", "fn4_")];
-        for (plain, coded) in cases {
-            assert_eq!(base64url(plain.as_bytes()), coded);
-        }
     }
 }

@@ -1,19 +1,20 @@
 //! What the service does to its callers, and what it must not see of them.
 
-use std::fs;
+use std::{fs, time::Duration};
 
+use jiff::{SignedDuration, Timestamp};
 use o365feed::{
     domain::ContentType,
     simulator::{
-        BigArrival, ContentFault, Damage, Failure, Faults, Operation, Rule, Scenario, SourceScenario, ThrottleShape,
-        When,
+        BigArrival, ContentFault, Damage, Failure, Faults, Federation, Operation, Rule, Scenario, SourceScenario,
+        ThrottleShape, When,
     },
 };
 use serde_json::Value;
 
 use crate::{
     scratch::Scratch,
-    world::{PATIENCE, World, history, metric, published, scenario, stop},
+    world::{PATIENCE, World, history, live, metric, published, scenario, stop},
 };
 
 #[test]
@@ -174,7 +175,7 @@ fn a_wrong_secret_is_said_and_the_right_one_is_taken_at_once() {
     let place = Scratch::new("secret");
     let file = place.path().join("client_secret");
     fs::write(&file, WRONG).unwrap();
-    world.set_secret_file(&file);
+    world.set_credential("secret_file", &file);
     let mut process = world.start("a");
     process.wait_until("/readyz says what to do", PATIENCE, |process| {
         let page = process.get("/readyz");
@@ -188,5 +189,38 @@ fn a_wrong_secret_is_said_and_the_right_one_is_taken_at_once() {
     world.complete(&mut [&mut process]);
     stop(&mut process);
     assert!(!(process.stderr() + &process.stdout()).contains(WRONG), "the secret is in the log");
+    world.verdict().is_exactly_once();
+}
+
+/// As on Kubernetes, where the token of the service account lapses and is renewed in its file.
+#[test]
+fn a_federated_token_is_enough_and_a_renewed_one_is_found() {
+    let federation = Federation {
+        issuer: "https://oidc.example/cluster".to_owned(),
+        subject: "system:serviceaccount:audit:o365feed".to_owned(),
+    };
+    let mut scenario =
+        scenario(vec![(ContentType::SharePoint, SourceScenario { live: live(60.0, 10), ..history(10, 10) })]);
+    scenario.tenants[0].federation = Some(federation.clone());
+    scenario.tenants[0].token_lifetime = Duration::from_secs(10);
+    let place = Scratch::new("federated");
+    let file = place.path().join("azure-identity-token");
+    let renew = |until: SignedDuration| fs::write(&file, federation.token(Timestamp::now() + until)).unwrap();
+    // It has lapsed already.
+    renew(SignedDuration::from_secs(-1));
+    let mut world = World::new(scenario);
+    world.set_credential("federated_token_file", &file);
+    let mut process = world.start("a");
+    process.wait_until("/readyz says why", PATIENCE, |process| {
+        let page = process.get("/readyz");
+        page.is_ok_and(|(status, page)| status == 503 && page.contains("AADSTS700024"))
+    });
+    renew(SignedDuration::from_hours(1));
+    let tokens = || world.simulator().counts().tokens;
+    process.wait_until("it goes on from token to token", PATIENCE, |_| tokens() > 2);
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    let assertion = fs::read_to_string(&file).unwrap();
+    assert!(!(process.stderr() + &process.stdout()).contains(&assertion), "the federated token is in the log");
     world.verdict().is_exactly_once();
 }

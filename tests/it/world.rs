@@ -104,9 +104,9 @@ impl World {
         lines.clone_into(&mut self.lines);
     }
 
-    /// Processes read the client secret from this file and not from a variable.
-    pub fn set_secret_file(&mut self, file: &Path) {
-        self.credential = format!("secret_file: {}", file.display());
+    /// Processes prove themselves by this file and not by the client secret in a variable.
+    pub fn set_credential(&mut self, key: &str, file: &Path) {
+        self.credential = format!("{key}: {}", file.display());
     }
 
     /// Records that are longer become gaps.

@@ -18,7 +18,7 @@ pub(super) struct SecretFile {
 /// The files that the settings name as secrets.
 pub(super) fn secret_files(settings: &Settings) -> Vec<SecretFile> {
     let named = settings.tenants.iter().filter_map(|tenant| match &tenant.credential {
-        Credential::SecretFile(path) => Some(path.clone()),
+        Credential::SecretFile(path) | Credential::FederatedTokenFile(path) => Some(path.clone()),
         Credential::Secret(_) => None,
     });
     // Kafka's own: librdkafka reads the key of TLS from a file.

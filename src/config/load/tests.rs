@@ -73,15 +73,27 @@ fn the_azure_variables_yield_to_what_is_written_for_us() {
 
 #[test]
 fn credentials_that_are_not_built_yet_are_refused_and_not_passed_over() {
-    for name in ["AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE"] {
-        let env = azure(&[("AZURE_CLIENT_SECRET", ""), (name, "/run/x")]);
-        let faults = read(None, env, "h").unwrap_err().to_string();
-        assert_eq!(faults, format!("{name}: is not supported yet; use secret_file or secret_env"));
-    }
+    let env = azure(&[("AZURE_CLIENT_SECRET", ""), ("AZURE_CLIENT_CERTIFICATE_PATH", "/run/x")]);
+    let faults = read(None, env, "h").unwrap_err().to_string();
+    assert_eq!(faults, format!("AZURE_CLIENT_CERTIFICATE_PATH: {LATER}"));
     let faults = from(&tenant("managed_identity: {client_id: x}"), &[]).unwrap_err().to_string();
+    assert_eq!(faults, format!("f.yaml:5: tenants[0].credential.managed_identity: {LATER}"));
+}
+
+const LATER: &str = "is not supported yet; use secret_file, secret_env or federated_token_file";
+
+#[test]
+fn what_kubernetes_injects_for_workload_identity_is_a_credential() {
+    let injected = [("AZURE_CLIENT_SECRET", ""), ("AZURE_FEDERATED_TOKEN_FILE", "/run/token")];
+    let tenants = read(None, azure(&injected), "h").unwrap().tenants;
+    assert!(matches!(&tenants[0].credential, Credential::FederatedTokenFile(path) if path == Path::new("/run/token")));
+
+    let settings = from(&tenant("federated_token_file: /run/token"), &[]).unwrap();
+    assert!(matches!(&settings.tenants[0].credential, Credential::FederatedTokenFile(_)));
+    let faults = from(&tenant("{secret_file: /s, federated_token_file: /run/token}"), &[]).unwrap_err().to_string();
     assert_eq!(
         faults,
-        "f.yaml:5: tenants[0].credential.managed_identity: is not supported yet; use secret_file or secret_env"
+        "f.yaml:5: tenants[0].credential.federated_token_file: stands beside secret_file; give exactly one of them"
     );
 }
 

@@ -1,3 +1,5 @@
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use super::*;
 
 async fn ask(world: &World, tenant: &str, version: &str, form: &[(&str, &str)]) -> (u16, Value) {
@@ -70,12 +72,48 @@ async fn s3_a_token_carries_its_claims_and_lapses() {
 }
 
 fn decode(part: &str) -> Value {
-    let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let bits = part.chars().flat_map(|c| (0..6).rev().map(move |bit| letters.find(c).unwrap() >> bit & 1));
-    let bits: Vec<usize> = bits.collect();
-    let bytes: Vec<u8> =
-        bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |value, bit| value << 1 | *bit as u8)).collect();
-    serde_json::from_slice(&bytes).unwrap()
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn s2_a_federated_token_is_compared_letter_by_letter() {
+    let federation = Federation {
+        issuer: "https://oidc.example/Cluster".to_owned(),
+        subject: "system:serviceaccount:audit:feed".to_owned(),
+    };
+    let world = World::of(TenantScenario { federation: Some(federation.clone()), ..tenant() }).await;
+    let other = |change: &dyn Fn(&mut Federation)| {
+        let mut other = federation.clone();
+        change(&mut other);
+        other.token(world.sim.now() + SignedDuration::from_secs(60))
+    };
+    let lapsed = federation.token(world.sim.now());
+    let wrong_type = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer");
+    let right_type = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let cases = [
+        (other(&|_| {}), right_type, 0),
+        (other(&|_| {}), wrong_type, 900_144),
+        (lapsed, right_type, 700_024),
+        ("no.token.".to_owned(), right_type, 50_027),
+        (other(&|is| is.issuer.push('x')), right_type, 700_211),
+        (other(&|is| is.subject.push('x')), right_type, 700_213),
+        (other(&|is| is.issuer = is.issuer.to_lowercase()), right_type, 7_002_138),
+    ];
+    for (assertion, kind, number) in cases {
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", &tenant().client_id),
+            ("scope", "https://manage.office.com/.default"),
+            kind,
+            ("client_assertion", &assertion),
+        ];
+        let (status, body) = ask(&world, &tenant().id.to_string(), "/v2.0", &form).await;
+        assert_eq!((status == 200, body["error_codes"][0].as_u64().unwrap_or(0)), (number == 0, number), "{body}");
+        if number == 0 {
+            let payload = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
+            assert_eq!(decode(payload)["appidacr"], "2");
+        }
+    }
 }
 
 #[tokio::test]
