@@ -60,7 +60,7 @@ Everything else of the settings is the program's business, but for what would mi
 {{- $name := printf "%s%s" $.prefix $key }}
 {{- if kindIs "map" $value }}
 {{- include "o365feed.noSecrets" (dict "prefix" (printf "%s." $name) "properties" $value) }}
-{{- else if regexMatch "(password|secret|\\.key\\.pem|bearer\\.config)$" $name }}
+{{- else if regexMatch "(password|passphrase|secret|\\.key\\.pem|bearer\\.config)$" $name }}
 {{- fail (printf "%s in config would be in a ConfigMap: take it from a Secret by extraEnv" $name) }}
 {{- end }}
 {{- end }}
