@@ -31,7 +31,7 @@ Everything else of the settings is the program's business, but for what would mi
 {{- $topicPrefix := $kafka.topic_prefix | default "o365" }}
 {{- dict
   "tenants" (len ($all.tenants | default (list dict)))
-  "brokers" ($kafka.bootstrap_servers | default "localhost:9092" | join ",")
+  "brokers" ($kafka.bootstrap_servers | join ",")
   "group" ($kafka.group | default "o365feed")
   "listings" (printf "%s.feed.listings" $topicPrefix)
   "partitions" ($kafka.partitions | default 12 | int)
