@@ -61,9 +61,9 @@ def pod_of(manifest):
 
 def restricted(pod):
     """What keeps a pod from the restricted profile."""
-    whole = pod.get("securityContext", {})
+    whole = pod.get("securityContext") or {}
     for container in pod.get("initContainers", []) + pod["containers"]:
-        own = container.get("securityContext", {})
+        own = container.get("securityContext") or {}
         name = container["name"]
         if own.get("allowPrivilegeEscalation") is not False:
             yield f"{name}: allowPrivilegeEscalation is not false"
@@ -75,7 +75,7 @@ def restricted(pod):
             yield f"{name}: may run as root"
         if own.get("runAsUser", whole.get("runAsUser")) == 0:
             yield f"{name}: runs as root"
-        profile = own.get("seccompProfile", whole.get("seccompProfile", {})).get("type")
+        profile = (own.get("seccompProfile") or whole.get("seccompProfile") or {}).get("type")
         if profile not in ("RuntimeDefault", "Localhost"):
             yield f"{name}: has no seccomp profile"
     allowed = {"configMap", "projected", "secret", "emptyDir", "downwardAPI", "csi", "persistentVolumeClaim", "ephemeral"}

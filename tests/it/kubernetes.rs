@@ -1,9 +1,10 @@
 //! What is shipped for Kubernetes: the program takes its settings, and Strimzi's topics and rights are enough.
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read, Write},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::Path,
     time::Duration,
 };
@@ -42,44 +43,195 @@ fn list(node: &Yaml) -> &[Yaml] {
 }
 
 #[test]
-fn the_settings_of_the_manifests_are_taken() {
-    for file in ["kubernetes/o365feed.yaml", "kubernetes/sidecar.yaml"] {
-        let documents = deployed(file);
-        let of_kind = |kind| documents.iter().find(|document| text(&document["kind"]) == kind).unwrap();
-        let pod = &of_kind("StatefulSet")["spec"]["template"]["spec"];
-        let containers = ["initContainers", "containers"].into_iter().filter_map(|key| pod.as_mapping_get(key));
-        let container = containers.flat_map(list).find(|container| text(&container["name"]) == "o365feed").unwrap();
-        let env = list(&container["env"]).iter().map(|variable| {
-            let value = variable.as_mapping_get("value").map_or("o365feed-0", text);
-            (text(&variable["name"]).to_owned(), value.to_owned())
-        });
-        let said = checked(text(&of_kind("ConfigMap")["data"]["o365feed.yaml"]), env.collect());
-        assert!(said.starts_with("ok: 1 tenant"), "{file}: {said}");
-        let slot = if file.contains("sidecar") { "slot 0," } else { "slot o365feed-0," };
-        assert!(said.contains(slot), "{file}: {said}");
-        let args: Vec<&str> = list(&container["args"]).iter().map(text).collect();
-        assert_eq!(args, ["run", "--config", "/etc/o365feed/o365feed.yaml"]);
+fn the_settings_of_every_pod_are_taken() {
+    let said = shipped().into_iter().map(|(name, documents)| {
+        let pod = Pod::of(&documents);
+        (name, checked(pod.settings, pod.env()))
+    });
+    let well = [
+        (
+            "kubernetes/o365feed.yaml",
+            "ok: 1 tenant, 4 sources, kafka audit-kafka-bootstrap:9093 (group o365feed, slot o365feed-0, exactly once)\n",
+        ),
+        (
+            "kubernetes/sidecar.yaml",
+            "ok: 1 tenant, 5 sources, kafka kafka:9092 (group o365feed-sidecar, slot 0, exactly once)\n",
+        ),
+        (
+            "makes a Deployment of settings in the environment",
+            "ok: 1 tenant, 5 sources, kafka kafka:9092 (group o365feed, slot o365feed-0, exactly once)\n",
+        ),
+        (
+            "makes a webhook, monitors and a scaler",
+            "ok: 3 tenants, 15 sources, kafka kafka-1.example.com:9093,kafka-2.example.com:9094 \
+             (group o365feed, slot o365feed-0, exactly once)\n",
+        ),
+        (
+            "makes of the common case what is in deploy/kubernetes",
+            "ok: 1 tenant, 4 sources, kafka audit-kafka-bootstrap:9093 (group o365feed, slot o365feed-0, exactly once)\n",
+        ),
+    ];
+    assert_eq!(said.collect::<Vec<_>>(), well.map(|(name, well)| (name.to_owned(), well.to_owned())));
+}
+
+#[test]
+fn the_arguments_of_every_container_are_taken() {
+    for (name, documents) in shipped() {
+        for container in Pod::of(&documents).containers().filter(|one| text(&one["image"]).starts_with("o365feed:")) {
+            // Help is given for arguments that are known, and nothing is begun.
+            let args = list(&container["args"]).iter().map(text).chain(["--help"]);
+            let mut process = Process::start(Launch::o365feed(args), "");
+            assert_eq!(process.wait_exit(PATIENCE), 0, "{name}: {}", process.stderr());
+        }
     }
 }
 
 #[test]
-fn the_settings_of_the_sets_of_values_are_taken() {
-    let tenant = [
+fn every_file_that_a_pod_names_is_mounted_and_no_other() {
+    for (name, documents) in shipped() {
+        let pod = Pod::of(&documents);
+        let words = pod.settings.split(|c: char| c.is_whitespace() || "{},".contains(c));
+        let mut named: BTreeSet<String> =
+            words.filter(|word| word.starts_with("/run/secrets/")).map(str::to_owned).collect();
+        named.extend(
+            list(&pod.container["args"]).iter().map(text).filter(|word| word.starts_with('/')).map(str::to_owned),
+        );
+        assert_eq!(named, pod.files(), "{name}");
+    }
+}
+
+#[test]
+fn the_pages_make_the_secret_that_the_pods_mount() {
+    let default = deployed("helm/o365feed/values.yaml");
+    let secret = text(&default[0]["secretFiles"][0]["secret"]["name"]);
+    for page in ["docs/kubernetes.md", "deploy/helm/o365feed/README.md"] {
+        let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        assert!(page.contains(&format!("create secret generic {secret} --from-file=secret=client-secret\n")));
+    }
+    for file in ["kubernetes/o365feed.yaml", "kubernetes/sidecar.yaml"] {
+        let documents = deployed(file);
+        let volumes = list(&Pod::of(&documents).spec["volumes"]);
+        let sources = volumes.iter().find_map(|volume| volume.as_mapping_get("projected"));
+        assert_eq!(text(&sources.unwrap()["sources"][0]["secret"]["name"]), secret);
+    }
+    // Strimzi makes a Secret that is called as the user.
+    assert_ne!(text(&deployed("strimzi/user.yaml")[0]["metadata"]["name"]), secret);
+}
+
+#[test]
+fn the_ports_and_probes_of_every_pod_are_those_of_the_program() {
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mut launch = Launch::o365feed(["run"]).env("O365FEED_KAFKA__BOOTSTRAP_SERVERS", &nobody);
+    launch.env.extend(tenant());
+    for address in ["API_ROOT", "AUTHORITY"] {
+        launch = launch.env(&format!("O365FEED_TENANTS__0__{address}"), &format!("http://{nobody}"));
+    }
+    let mut process = Process::start(launch, "");
+    process.wait_until("it answers", PATIENCE, |process| process.get("/livez").is_ok());
+    for (name, documents) in shipped() {
+        let pod = Pod::of(&documents);
+        let env = pod.env();
+        let listens = [("metrics", "O365FEED_HTTP__LISTEN"), ("webhook", "O365FEED_WEBHOOK__LISTEN")];
+        let listens = listens.into_iter().filter_map(|(port, variable)| {
+            let (_, address) = env.iter().find(|(name, _)| name == variable)?;
+            Some((port, i64::from(address.parse::<SocketAddr>().unwrap().port())))
+        });
+        let ports = list(&pod.container["ports"]).iter();
+        let ports = ports.map(|port| (text(&port["name"]), port["containerPort"].as_integer().unwrap()));
+        assert_eq!(listens.collect::<Vec<_>>(), ports.collect::<Vec<_>>(), "{name}");
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+            let Some(probe) = pod.container.as_mapping_get(probe) else { continue };
+            let (port, path) = (text(&probe["httpGet"]["port"]), text(&probe["httpGet"]["path"]));
+            let (status, page) = process.get(path).unwrap();
+            assert!(port == "metrics" && [200, 503].contains(&status), "{name}: {port} {path}: {status} {page}");
+        }
+    }
+}
+
+/// The manifests, and what the chart makes of each set of values, by where it stands and what it is called there.
+fn shipped() -> Vec<(String, Vec<Yaml>)> {
+    let mut all: Vec<_> =
+        ["kubernetes/o365feed.yaml", "kubernetes/sidecar.yaml"].map(|file| (file.to_owned(), deployed(file))).into();
+    let snapshots = &deployed("helm/o365feed/tests/__snapshot__/snapshots_test.yaml.snap")[0];
+    for (name, made) in snapshots.as_mapping().unwrap() {
+        let documents = made.as_mapping().unwrap().values().flat_map(|made| Yaml::load_from_str(text(made)).unwrap());
+        all.push((text(name).to_owned(), documents.collect()));
+    }
+    all
+}
+
+/// A pod of o365feed, as its workload describes it.
+struct Pod<'a> {
+    config: &'a Yaml,
+    settings: &'a str,
+    spec: &'a Yaml,
+    /// The one that is o365feed.
+    container: &'a Yaml,
+}
+
+impl<'a> Pod<'a> {
+    fn of(documents: &'a [Yaml]) -> Self {
+        let of_kind = |kinds: &[&str]| documents.iter().find(|one| kinds.contains(&text(&one["kind"]))).unwrap();
+        let (config, workload) = (of_kind(&["ConfigMap"]), of_kind(&["StatefulSet", "Deployment"]));
+        let spec = &workload["spec"]["template"]["spec"];
+        let container = containers(spec).find(|container| text(&container["name"]) == "o365feed").unwrap();
+        Self { config, settings: text(&config["data"]["o365feed.yaml"]), spec, container }
+    }
+
+    fn containers(&self) -> impl Iterator<Item = &'a Yaml> {
+        containers(self.spec)
+    }
+
+    /// As in the first pod of the workload, with a tenant from the Secret that `envFrom` names.
+    fn env(&self) -> Vec<(String, String)> {
+        let own = list(&self.container["env"]).iter().map(|variable| {
+            let value = variable.as_mapping_get("value").map(text).or_else(|| {
+                let from = &variable["valueFrom"];
+                from.as_mapping_get("fieldRef").map_or(Some("from the Secret"), |field| {
+                    (text(&field["fieldPath"]) == "metadata.name").then_some("o365feed-0")
+                })
+            });
+            (text(&variable["name"]).to_owned(), value.unwrap().to_owned())
+        });
+        own.chain(tenant()).collect()
+    }
+
+    /// What is mounted, file by file.
+    fn files(&self) -> BTreeSet<String> {
+        let volume = |name: &str| list(&self.spec["volumes"]).iter().find(|one| text(&one["name"]) == name).unwrap();
+        let mounts = list(&self.container["volumeMounts"]).iter();
+        mounts
+            .flat_map(|mount| {
+                let volume = volume(text(&mount["name"]));
+                let names: Vec<&str> = if let Some(from) = volume.as_mapping_get("configMap") {
+                    assert_eq!(text(&from["name"]), text(&self.config["metadata"]["name"]));
+                    self.config["data"].as_mapping().unwrap().keys().map(text).collect()
+                } else {
+                    let sources = list(&volume["projected"]["sources"]).iter();
+                    sources
+                        .flat_map(|source| list(&source["secret"]["items"]))
+                        .map(|item| text(&item["path"]))
+                        .collect()
+                };
+                names.into_iter().map(|name| format!("{}/{name}", text(&mount["mountPath"])))
+            })
+            .collect()
+    }
+}
+
+fn containers(spec: &Yaml) -> impl Iterator<Item = &Yaml> {
+    ["initContainers", "containers"].into_iter().filter_map(|key| spec.as_mapping_get(key)).flat_map(list)
+}
+
+/// The variables of one tenant. Where the settings have tenants, they are not looked at.
+fn tenant() -> impl Iterator<Item = (String, String)> {
+    [
         ("AZURE_TENANT_ID", "7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001"),
         ("AZURE_CLIENT_ID", "0c0a17e5-5a0b-4d5e-9c7a-7f3c1f6e0002"),
         ("AZURE_CLIENT_SECRET", "from the Secret"),
-    ];
-    let password = [("O365FEED_KAFKA__PROPERTIES__SASL_PASSWORD", "from the Secret")];
-    let sets = [
-        ("kubernetes/values.yaml", &[][..], "ok: 1 tenant, 4 sources"),
-        ("helm/o365feed/ci/webhook-values.yaml", &password, "ok: 3 tenants, 15 sources"),
-        ("helm/o365feed/ci/deployment-values.yaml", &tenant, "ok: 1 tenant, 5 sources"),
-    ];
-    for (file, env, well) in sets {
-        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let said = checked(text(&deployed(file)[0]["config"]), env);
-        assert!(said.starts_with(well), "{file}: {said}");
-    }
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into_iter()
 }
 
 /// What `config check` says of these settings.

@@ -78,8 +78,9 @@ fn planned(
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::time::Duration;
+    use std::{collections::BTreeMap, time::Duration};
 
+    use saphyr::{LoadableYamlNode, YamlOwned};
     use uuid::Uuid;
 
     use super::*;
@@ -128,6 +129,28 @@ pub(super) mod tests {
                 assert!(limit.parse::<usize>().unwrap() >= topic.message_bytes.max(8 << 20), "{topic:?}");
             }
         }
+    }
+
+    #[test]
+    fn the_topics_for_strimzi_are_those_that_would_be_created() {
+        let text = include_str!("../../../deploy/strimzi/topics.yaml");
+        let shipped = YamlOwned::load_from_str(text).unwrap().into_iter().map(|topic| {
+            let (name, spec) = (&topic["metadata"]["name"], &topic["spec"]);
+            let config = spec["config"].as_mapping().unwrap().iter().map(|(key, value)| (plain(key), plain(value)));
+            (plain(name), plain(&spec["partitions"]), plain(&spec["replicas"]), config.collect())
+        });
+        // Three replicas, of which two must have a message before it counts.
+        let planned = topics(&Settings::with_defaults(vec![tenant(1)], "here")).into_iter().map(|topic| {
+            let config = topic.config.into_iter().map(|(key, value)| (key.to_owned(), value));
+            let config = config.chain([("min.insync.replicas".to_owned(), "2".to_owned())]);
+            (topic.name, topic.partitions.to_string(), "3".to_owned(), config.collect())
+        });
+        let planned: Vec<(_, _, _, BTreeMap<_, _>)> = planned.collect();
+        assert_eq!(shipped.collect::<Vec<_>>(), planned);
+    }
+
+    fn plain(node: &YamlOwned) -> String {
+        node.as_integer().map_or_else(|| node.as_str().unwrap().to_owned(), |number| number.to_string())
     }
 
     pub(in crate::kafka::topics) fn settings() -> Settings {

@@ -1,6 +1,6 @@
 {{/*
 What the chart reads of the settings, as YAML: a group for each that it needs, with the program's defaults.
-Everything else of the settings is the program's business.
+Everything else of the settings is the program's business, but for what would mislead the chart or show a secret: that is refused.
 */}}
 {{- define "o365feed.settings" -}}
 {{- if not (trim .Values.config) }}
@@ -10,7 +10,20 @@ Everything else of the settings is the program's business.
 {{- if hasKey $all "Error" }}
 {{- fail (printf "config is not a group of settings in YAML: %s" $all.Error) }}
 {{- end }}
+{{- range $group, $keys := $all }}
+{{- include "o365feed.noDots" (list $group) }}
+{{- if kindIs "map" $keys }}
+{{- include "o365feed.noDots" (keys $keys) }}
+{{- end }}
+{{- end }}
 {{- $kafka := $all.kafka | default dict }}
+{{- include "o365feed.noSecrets" (dict "prefix" "" "properties" ($kafka.properties | default dict)) }}
+{{- range $key := list "topic_prefix" "group" }}
+{{- $value := get $kafka $key }}
+{{- if not (or (kindIs "string" $value) (kindIs "invalid" $value)) }}
+{{- fail (printf "kafka.%s in config is no text to Helm, which would write it otherwise than o365feed: put it in quotes" $key) }}
+{{- end }}
+{{- end }}
 {{- $fetch := $all.fetch | default dict }}
 {{- $dedupe := $all.dedupe | default dict }}
 {{- $listing := $all.listing | default dict }}
@@ -18,7 +31,7 @@ Everything else of the settings is the program's business.
 {{- $topicPrefix := $kafka.topic_prefix | default "o365" }}
 {{- dict
   "tenants" (len ($all.tenants | default (list dict)))
-  "brokers" ($kafka.bootstrap_servers | default "localhost:9092")
+  "brokers" ($kafka.bootstrap_servers | join ",")
   "group" ($kafka.group | default "o365feed")
   "listings" (printf "%s.feed.listings" $topicPrefix)
   "partitions" ($kafka.partitions | default 12 | int)
@@ -32,13 +45,22 @@ Everything else of the settings is the program's business.
   | toYaml }}
 {{- end }}
 
+{{/* Fails at a key with a dot, such as `kafka.group: feed`: the program takes it for a group and a key, and the chart would miss it. */}}
+{{- define "o365feed.noDots" -}}
+{{- range . }}
+{{- if contains "." . }}
+{{- fail (printf "%s in config: write groups as groups, for example `kafka: {group: feed}`" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* Fails when a property of Kafka (`dict`, with its prefix) that holds a secret is in the settings: a ConfigMap is no place for it. */}}
 {{- define "o365feed.noSecrets" -}}
 {{- range $key, $value := .properties }}
 {{- $name := printf "%s%s" $.prefix $key }}
 {{- if kindIs "map" $value }}
 {{- include "o365feed.noSecrets" (dict "prefix" (printf "%s." $name) "properties" $value) }}
-{{- else if regexMatch "(password|secret|\\.key\\.pem|bearer\\.config)$" $name }}
+{{- else if regexMatch "(password|passphrase|secret|\\.key\\.pem|bearer\\.config)$" $name }}
 {{- fail (printf "%s in config would be in a ConfigMap: take it from a Secret by extraEnv" $name) }}
 {{- end }}
 {{- end }}
