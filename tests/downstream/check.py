@@ -10,8 +10,9 @@ from logstash_pipeline_parser import Pipeline
 
 ROOT = pathlib.Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-TOPICS = re.search(r"by default (`o365[^|]*)\|", (ROOT / "docs/kafka.md").read_text()).group(1)
-TOPICS = re.findall(r"`([^`]+)`", TOPICS)
+KAFKA = (ROOT / "docs/kafka.md").read_text()
+TOPICS = re.findall(r"`([^`]+)`", re.search(r"by default (`o365[^|]*)\|", KAFKA).group(1))
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
 def main():
@@ -38,6 +39,14 @@ def connector(name):
     assert config["topics"].split(",") == TOPICS, f"{name}: {config['topics']}"
     # The converters would parse the record and write it anew, or refuse it.
     assert all(config[f"{part}.converter"].endswith(".StringConverter") for part in ("key", "value", "header"))
+    assert config["splunk.hec.max.retries"] == "-1", "the connector drops what Splunk refuses a few times"
+    variables = set(re.findall(r"\$\{env:(\w+)\}", str(config)))
+    for worker in ("splunk/worker.properties", "compose/connect.properties"):
+        allowed = properties(worker, "=")["config.providers.env.param.allowlist.pattern"]
+        assert all(re.fullmatch(allowed, variable) for variable in variables), f"{worker} does not look up {variables}"
+    shown = re.findall(r"(SPLUNK_HEC_\w+)=", (ROOT / "docs/downstream.md").read_text())
+    assert variables == set(shown), f"docs/downstream.md exports {shown}, {name} wants {variables}"
+    assert variables == set(COMPOSE["connect"]["environment"]), f"docker-compose.yml does not give what {name} wants"
     return config
 
 
