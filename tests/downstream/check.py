@@ -39,6 +39,8 @@ def connector(name):
     assert config["topics"].split(",") == TOPICS, f"{name}: {config['topics']}"
     # The converters would parse the record and write it anew, or refuse it.
     assert all(config[f"{part}.converter"].endswith(".StringConverter") for part in ("key", "value", "header"))
+    # A record that the service offers under two content types is not twice: it has two sources.
+    assert config["splunk.sources"] == config["topics"], f"{name}: {config['splunk.sources']}"
     assert config["splunk.hec.max.retries"] == "-1", "the connector drops what Splunk refuses a few times"
     variables = set(re.findall(r"\$\{env:(\w+)\}", str(config)))
     for worker in ("splunk/worker.properties", "compose/connect.properties"):
