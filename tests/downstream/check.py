@@ -12,12 +12,15 @@ ROOT = pathlib.Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KAFKA = (ROOT / "docs/kafka.md").read_text()
 TOPICS = re.findall(r"`([^`]+)`", re.search(r"by default (`o365[^|]*)\|", KAFKA).group(1))
+HEADERS = re.findall(r"`([^`]+)`", re.search(r"\| headers \|([^;]*);", KAFKA).group(1)) + re.findall(r"header `(\w+)`", KAFKA)
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
 
 def main():
     assert len(TOPICS) == 5, f"docs/kafka.md names {TOPICS}"
+    assert len(HEADERS) == 7, f"docs/kafka.md names {HEADERS}"
     event, raw = connector("splunk-connect"), connector("splunk-connect-raw")
+    assert event["splunk.header.custom"].split(",") == HEADERS, event["splunk.header.custom"]
     props = properties("splunk/props.conf", r"\s*=\s*")
     times(event["timestamp.regex"].replace("(?<", "(?P<"), "time")
     times(f"{props['TIME_PREFIX']}(?P<time>.{{{props['MAX_TIMESTAMP_LOOKAHEAD']}}})", "time")
@@ -31,6 +34,7 @@ def main():
     assert filebeat["filebeat.inputs"][0]["topics"] == TOPICS
     collector = yaml.safe_load((DEPLOY / "otel/collector.yaml").read_text())
     assert collector["receivers"]["kafka"]["logs"]["topics"] == TOPICS
+    assert collector["receivers"]["kafka"]["header_extraction"]["headers"] == HEADERS
     print("downstream: what is shipped holds together")
 
 
