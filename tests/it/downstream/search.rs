@@ -127,6 +127,16 @@ async fn each_kind_of_record_gets_only_types_that_ecs_allows_it_and_only_alerts_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guid_in_another_letter_case_is_the_same_record() {
+    let stream = Stream::new("cases").await;
+    let id = "8c5b7f1e-0d2a-4e6b-9f3c-d1a2b3c4e5f6".to_owned();
+    let record = |id: String| json!({ "message": json!({ "Id": id }).to_string() });
+    let created = stream.create(&[record(id.to_uppercase()), record(id.clone())]).await;
+    assert_eq!(created, [(201, id.clone()), (409, id.clone())]);
+    assert_eq!(stream.all().await[&id]["event"]["id"], id);
+}
+
 /// One line of the table: what ECS makes of a record.
 fn summary(document: &Value) -> String {
     let event = &document["event"];
