@@ -137,6 +137,16 @@ async fn a_guid_in_another_letter_case_is_the_same_record() {
     assert_eq!(stream.all().await[&id]["event"]["id"], id);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tenant_that_a_shipper_names_can_be_searched_for() {
+    let stream = Stream::new("tenants").await;
+    let record = |tenant: &str| json!({ "message": "{}", "labels": { "tenant_id": tenant } });
+    stream.create(&[record("contoso"), record("fabrikam")]).await;
+    let query = json!({ "query": { "term": { "labels.tenant_id": "contoso" } } }).to_string();
+    let found = stream.node.send(Method::POST, &format!("/{}/_count", stream.name), Some(query)).await.unwrap();
+    assert_eq!(found["count"], 1);
+}
+
 /// One line of the table: what ECS makes of a record.
 fn summary(document: &Value) -> String {
     let event = &document["event"];
