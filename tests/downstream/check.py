@@ -1,6 +1,7 @@
 """Checks what is shipped for consumers of the topics without running it: grammar, topics, and the patterns that read a record's time.
 `./x check` runs it, with the packages of requirements.txt."""
 
+import fnmatch
 import json
 import pathlib
 import re
@@ -30,6 +31,7 @@ def main():
     assert event["splunk.sourcetypes"] == raw["splunk.sourcetypes"] == "o365:management:activity"
     assert "[o365:management:activity]" in (DEPLOY / "splunk/props.conf").read_text().splitlines()
     logstash()
+    elastic()
     filebeat = yaml.safe_load((DEPLOY / "elastic/filebeat.yml").read_text())
     assert filebeat["filebeat.inputs"][0]["topics"] == TOPICS
     collector = yaml.safe_load((DEPLOY / "otel/collector.yaml").read_text())
@@ -69,6 +71,15 @@ def logstash():
     (plugin, settings), = dict(tree)["input"]
     assert plugin == "kafka"
     assert dict(settings)["topics"] == [TOPICS]
+
+
+def elastic():
+    """What compose installs in Elasticsearch is for the data stream that it lets Logstash write to."""
+    template = json.loads((DEPLOY / "elastic/template.json").read_text())
+    index = COMPOSE["logstash"]["environment"]["O365FEED_INDEX"]
+    assert any(fnmatch.fnmatchcase(index, pattern) for pattern in template["index_patterns"]), index
+    installed = [path.rsplit("/", 1)[1] for path in COMPOSE["elastic-setup"]["command"] if "/_ingest/pipeline/" in path]
+    assert installed == [template["template"]["settings"]["index.default_pipeline"]], installed
 
 
 def times(pattern, group):
