@@ -65,8 +65,14 @@ def properties(path, between):
 
 
 def logstash():
-    """By the grammar of Logstash itself."""
-    tree = Pipeline((DEPLOY / "elastic/logstash.conf").read_text()).parse()
+    """By the grammar of Logstash itself; and what its head asks of logstash.yml is told and given elsewhere too."""
+    text, told = (DEPLOY / "elastic/logstash.conf").read_text(), (ROOT / "docs/downstream.md").read_text()
+    wanted = re.findall(r"^#   ([a-z_.]+): (\w+)", text, re.M)
+    assert len(wanted) == 3, wanted
+    for name, value in wanted:
+        assert f"\n{name}: {value}\n" in told, f"docs/downstream.md does not say {name}"
+        assert COMPOSE["logstash"]["environment"][name.upper().replace(".", "_")] == value, f"docker-compose.yml: {name}"
+    tree = Pipeline(text).parse()
     assert [section for section, _ in tree] == ["input", "filter", "output"], tree
     (plugin, settings), = dict(tree)["input"]
     assert plugin == "kafka"
