@@ -1,10 +1,12 @@
-// Package otel checks deploy/otel/collector.yaml with the collector's own code: its Kafka receiver takes the settings, and its
-// transform processor runs the statements on all samples.
+// Package otel checks deploy/otel/collector.yaml with the collector's own code: its Kafka receiver takes the settings, its transform
+// processor runs the statements on all samples, and an exporter's queue hands back what became of a record.
 package otel
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,9 +16,13 @@ import (
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/receiver/kafkareceiver"
 	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/component/componenttest"
+	"go.opentelemetry.io/collector/config/configoptional"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/confmap/xconfmap"
 	"go.opentelemetry.io/collector/consumer/consumertest"
+	"go.opentelemetry.io/collector/exporter"
+	"go.opentelemetry.io/collector/exporter/exporterhelper"
 	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/processor/processortest"
 	"go.yaml.in/yaml/v3"
@@ -93,6 +99,53 @@ func TestTheStatementsFindTimeAndIdOfEverySample(t *testing.T) {
 	if timed < 80 || named < 80 {
 		t.Errorf("only %d records with a time and %d with an id were tried", timed, named)
 	}
+}
+
+// The receiver commits the offset of what went well. So the queue before the exporter must say how it went. The exporter is in no
+// registry; each exporter has this queue, and one that refuses everything stands in for it.
+func TestTheQueueHandsBackWhatBecameOfARecord(t *testing.T) {
+	type config struct {
+		Queue configoptional.Optional[exporterhelper.QueueBatchConfig] `mapstructure:"sending_queue"`
+	}
+	defaults := config{configoptional.Some(exporterhelper.NewDefaultQueueConfig())}
+	if err := refused(t, defaults.Queue); err != nil {
+		t.Fatalf("this test could not fail: %v", err)
+	}
+	shipped, queue := defaults, section(t, "exporters", "elasticsearch")["sending_queue"]
+	if err := valid(map[string]any{"sending_queue": queue}, &shipped); err != nil {
+		t.Fatal(err)
+	}
+	if err := refused(t, shipped.Queue); !errors.Is(err, errRefused) {
+		t.Fatalf("the receiver would commit the offset of a record that was refused: %v", err)
+	}
+	if batch := shipped.Queue.Get().Batch.Get(); batch == nil || batch.MinSize != 0 {
+		t.Fatalf("each record waits for others, which do not come: %+v", batch)
+	}
+}
+
+var errRefused = errors.New("refused")
+
+// What a receiver hears of a record that the exporter behind this queue refuses.
+func refused(t *testing.T, queue configoptional.Optional[exporterhelper.QueueBatchConfig]) error {
+	settings := exporter.Settings{
+		ID:                component.MustNewID("elasticsearch"),
+		TelemetrySettings: componenttest.NewNopTelemetrySettings(),
+	}
+	refuse := func(context.Context, plog.Logs) error { return errRefused }
+	logs, err := exporterhelper.NewLogs(t.Context(), settings, struct{}{}, refuse, exporterhelper.WithQueue(queue))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := logs.Start(t.Context(), componenttest.NewNopHost()); err != nil {
+		t.Fatal(err)
+	}
+	record := plog.NewLogs()
+	record.ResourceLogs().AppendEmpty().ScopeLogs().AppendEmpty().LogRecords().AppendEmpty().Body().SetStr("{}")
+	heard := logs.ConsumeLogs(t.Context(), record)
+	if err := logs.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return heard
 }
 
 func section(t *testing.T, kind, name string) map[string]any {

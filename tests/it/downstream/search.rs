@@ -40,6 +40,7 @@ async fn the_pipeline_maps_every_sample_loses_nothing_and_refuses_what_comes_aga
         if document["event"]["kind"] != "pipeline_error" {
             assert_whole(&readable(line), document);
         }
+        assert_of_ecs(document);
         writeln!(table, "{}", summary(document)).unwrap();
     }
     insta::assert_snapshot!("mapping", table);
@@ -108,6 +109,44 @@ async fn what_a_shipper_has_read_and_named_is_mapped_like_the_record_alone() {
     assert_eq!(errors, 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_record_gets_only_types_that_ecs_allows_it_and_only_alerts_are_alerts() {
+    let stream = Stream::new("kinds").await;
+    let operations =
+        ["UserLoggedIn", "FileAccessed", "New-X", "Set-X", "Remove-X", "Send", "DLPRuleMatch", "DlpRuleUndo"];
+    let records: Vec<_> = (1..=107).flat_map(|kind| operations.map(|operation| (kind, operation))).collect();
+    let message = |(kind, operation): &(u32, &str)| json!({ "message": json!({ "RecordType": kind, "Operation": operation }).to_string() });
+    let created = stream.create(&records.iter().map(message).collect::<Vec<_>>()).await;
+    let documents = stream.all().await;
+    assert_eq!(documents.len(), records.len());
+    for ((kind, operation), (_, id)) in records.iter().zip(&created) {
+        assert_of_ecs(&documents[id]);
+        let alert = *kind == 40 || *operation == "DLPRuleMatch";
+        let expected = if alert { "alert" } else { "event" };
+        assert_eq!(documents[id]["event"]["kind"], expected, "{kind} {operation}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guid_in_another_letter_case_is_the_same_record() {
+    let stream = Stream::new("cases").await;
+    let id = "8c5b7f1e-0d2a-4e6b-9f3c-d1a2b3c4e5f6".to_owned();
+    let record = |id: String| json!({ "message": json!({ "Id": id }).to_string() });
+    let created = stream.create(&[record(id.to_uppercase()), record(id.clone())]).await;
+    assert_eq!(created, [(201, id.clone()), (409, id.clone())]);
+    assert_eq!(stream.all().await[&id]["event"]["id"], id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tenant_that_a_shipper_names_can_be_searched_for() {
+    let stream = Stream::new("tenants").await;
+    let record = |tenant: &str| json!({ "message": "{}", "labels": { "tenant_id": tenant } });
+    stream.create(&[record("contoso"), record("fabrikam")]).await;
+    let query = json!({ "query": { "term": { "labels.tenant_id": "contoso" } } }).to_string();
+    let found = stream.node.send(Method::POST, &format!("/{}/_count", stream.name), Some(query)).await.unwrap();
+    assert_eq!(found["count"], 1);
+}
+
 /// One line of the table: what ECS makes of a record.
 fn summary(document: &Value) -> String {
     let event = &document["event"];
@@ -140,7 +179,7 @@ fn assert_whole(line: &str, document: &Value) {
     let kept = &document["o365"]["audit"];
     for (member, value) in &record {
         let moved = match member.as_str() {
-            "Id" => &document["event"]["id"],
+            "Id" => &document["event"]["id"], // a GUID in lower case
             "Operation" => &document["event"]["action"],
             "Workload" => &document["event"]["provider"],
             "OrganizationId" => &document["organization"]["id"],
@@ -150,11 +189,26 @@ fn assert_whole(line: &str, document: &Value) {
             _ => &Value::Null,
         };
         let lower = |value: &Value| Value::from(value.as_str().unwrap_or_default().to_lowercase());
-        let same =
-            kept.get(member) == Some(value) || moved == value || member == "OrganizationId" && *moved == lower(value);
+        let lowers = ["Id", "OrganizationId"].contains(&member.as_str());
+        let same = kept.get(member) == Some(value) || moved == value || lowers && *moved == lower(value);
         // A number of many digits is written in another way.
         assert!(same || value.is_number() && kept.get(member).is_some(), "{member} of {line} is not in {document}");
     }
+}
+
+/// ECS allows each category some types only. Source: ECS field reference, "Categorization field: event.category".
+fn assert_of_ecs(document: &Value) {
+    let (category, kind) = (&document["event"]["category"][0], &document["event"]["type"][0]);
+    let allowed: &[&str] = match category.as_str() {
+        Some("authentication") => &["start", "end", "info"],
+        Some("configuration") => &["access", "change", "creation", "deletion", "info"],
+        Some("email") => &["info"],
+        Some("file") => &["access", "change", "creation", "deletion", "info"],
+        Some("iam") => &["admin", "change", "creation", "deletion", "group", "info", "user"],
+        None => return, // then any type is
+        Some(other) => panic!("{other} is in no row of this table"),
+    };
+    assert!(kind.as_str().is_some_and(|kind| allowed.contains(&kind)), "{category} with {kind}: {document}");
 }
 
 /// A data stream of one test. One node serves all.
