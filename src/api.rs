@@ -15,6 +15,7 @@ mod minute; // the used part of the budget
 mod notice; // what the service tells a webhook
 mod origin; // the token goes to the configured host and nowhere else
 mod pages; // a listing, page by page
+mod proof; // what says who we are
 mod reach; // whether a host can be reached at all
 mod webhook; // where the service is to send notifications
 mod wire; // JSON exactly as sent, turned into our types

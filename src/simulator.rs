@@ -5,6 +5,7 @@
 
 mod answer; // what goes back: envelopes, headers, damaged bodies
 mod arrivals; // when contents arrive, as arithmetic
+mod assertion; // what stands for a client secret
 mod blob; // a content on its way out, in chunks
 mod clock; // the machine's time, or a test's
 mod control; // the second port: truth, counts, faults, clock

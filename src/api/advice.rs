@@ -39,7 +39,9 @@ fn on_service(code: &str) -> Option<&'static str> {
             "switch the unified audit log on (Set-AdminAuditLogConfig -UnifiedAuditLogIngestionEnabled $true), wait an hour; data follows after 12 to 24 h"
         }
         "started_too_often" => "wait: the service allows one start in 15 minutes",
-        "secret" => "check that the file of credential.secret_file exists, is readable for this process and not empty",
+        "secret" => {
+            "check that the files of the credential exist, are readable for this process and hold what they should"
+        }
         "unreachable" => "allow https to the API host and to the login authority; check DNS, proxy and certificates",
         "page_link" => {
             "the API, or something between, sent a link that must not be followed; check for a proxy that rewrites"

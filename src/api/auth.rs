@@ -1,4 +1,4 @@
-//! Tokens by client secret or federated token: held until shortly before they lapse, renewed by one caller at a time, and not asked for
+//! Tokens of the authority: held until shortly before they lapse, renewed by one caller at a time, and not asked for
 //! again and again when the authority says no. Source: docs/api/contract.md 2.
 
 use std::{
@@ -14,8 +14,9 @@ use url::Url;
 use super::{
     call::{self, Timeouts},
     classify,
-    error::{ApiError, Cause, Operation},
+    error::{ApiError, Operation},
     meter::Meter,
+    proof::Proof,
     wire,
 };
 use crate::{
@@ -89,7 +90,7 @@ struct Trouble {
     error: ApiError,
     not_before: Instant,
     /// Set when only a person can mend it: then another secret is reason enough to ask at once.
-    refused_secret: Option<SecretString>,
+    refused: Option<Proof>,
 }
 
 /// Renewed when this much of its life remains, or a tenth of it if that is less.
@@ -98,9 +99,6 @@ const RENEW_BEFORE_MAX: Duration = Duration::from_secs(300);
 const REFUSED_REST: Duration = Duration::from_secs(300);
 /// A token that replaced a refused one is not thrown away sooner than this, or every refused call would fetch one.
 const REPLACED_MIN: Duration = Duration::from_secs(60);
-
-/// That the assertion is a JWT. Source: docs/api/contract.md 2.1.
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 impl Auth {
     /// `None` when `tenant.authority` cannot carry a path.
@@ -181,43 +179,39 @@ impl Auth {
     }
 
     async fn renew(&self) -> Result<Arc<Token>, ApiError> {
-        let secret = match read(&self.credential).await {
-            Ok(secret) => secret,
+        let proof = match Proof::read(&self.credential).await {
+            Ok(proof) => proof,
             Err(error) => {
                 self.meter.error(&error);
                 // Reading costs nothing, so the next caller may try again at once.
-                self.held().trouble =
-                    Some(Trouble { error: error.clone(), not_before: Instant::now(), refused_secret: None });
+                self.held().trouble = Some(Trouble { error: error.clone(), not_before: Instant::now(), refused: None });
                 return Err(error);
             }
         };
-        if let Some(error) = self.held().remembered(&secret) {
+        if let Some(error) = self.held().remembered(&proof) {
             return Err(error);
         }
-        let asked = self.ask(&secret).await;
+        let asked = self.ask(&proof).await;
         let mut held = self.held();
         match asked {
             Ok(token) => Ok(held.keep(token)),
             Err(error) => {
                 self.meter.error(&error);
-                held.remember(&error, secret, rand::random());
+                held.remember(&error, proof, rand::random());
                 Err(error)
             }
         }
     }
 
-    async fn ask(&self, secret: &SecretString) -> Result<Token, ApiError> {
+    async fn ask(&self, proof: &Proof) -> Result<Token, ApiError> {
         // Counted from before the request, so that a slow answer never makes a token look younger than it is.
         let (asked_at, asked_at_wall) = (Instant::now(), Timestamp::now());
+        let field = proof.field(self.endpoint.as_str(), &self.client_id, asked_at_wall)?;
+        let secret = field.value.expose_secret();
         let mut form =
             vec![("grant_type", "client_credentials"), ("client_id", &self.client_id), ("scope", &self.scope)];
-        match &self.credential {
-            Credential::Secret(_) | Credential::SecretFile(_) => form.push(("client_secret", secret.expose_secret())),
-            Credential::FederatedTokenFile(_) => {
-                form.push(("client_assertion_type", JWT_BEARER));
-                form.push(("client_assertion", secret.expose_secret()));
-            }
-        }
+        form.extend(field.beside);
+        form.push((field.name, secret));
         let request = self.http.post(self.endpoint.clone()).header("accept", "application/json").form(&form);
         let sent = tokio::time::timeout(self.timeout, request.send()).await;
         let status = sent.as_ref().ok().and_then(|sent| sent.as_ref().ok()).map(|answer| answer.status().as_u16());
@@ -226,8 +220,7 @@ impl Auth {
         let (status, retry_after) = (answer.status(), wire::retry_after(answer.headers(), Timestamp::now()));
         let body = call::small_body(&mut answer, self.timeout).await;
         let reply = if status.is_success() { wire::token(&body) } else { None };
-        let reply =
-            reply.ok_or_else(|| classify::of_token(status.as_u16(), &body, retry_after, secret.expose_secret()))?;
+        let reply = reply.ok_or_else(|| classify::of_token(status.as_u16(), &body, retry_after, secret))?;
         let life = reply.expires_in;
         Ok(Token {
             text: SecretString::from(reply.access_token),
@@ -248,25 +241,26 @@ impl Held {
         token
     }
 
-    fn remember(&mut self, error: &ApiError, secret: SecretString, draw: f64) {
+    fn remember(&mut self, error: &ApiError, proof: Proof, draw: f64) {
         self.failures = self.failures.saturating_add(1);
         let backoff = Backoff::SERVICE.delay(self.failures, draw);
-        let (rest, refused_secret) = match error {
-            ApiError::TokenRefused(_) => (REFUSED_REST, Some(secret)),
+        let (rest, refused) = match error {
+            ApiError::TokenRefused(_) => (REFUSED_REST, Some(proof)),
+            // Nobody was asked.
+            ApiError::Secret { .. } => (Duration::ZERO, None),
             ApiError::TokenThrottled { after, .. } => (*after, None),
             ApiError::TokenUnavailable { after, .. } => (after.unwrap_or(backoff), None),
             _ => (backoff, None),
         };
         let not_before = Instant::now() + rest;
-        self.trouble = Some(Trouble { error: error.clone(), not_before, refused_secret });
+        self.trouble = Some(Trouble { error: error.clone(), not_before, refused });
     }
 
     /// The error to hand out instead of asking the authority again, with what is left of its wait.
-    fn remembered(&self, secret: &SecretString) -> Option<ApiError> {
+    fn remembered(&self, proof: &Proof) -> Option<ApiError> {
         let trouble = self.trouble.as_ref()?;
         let left = trouble.not_before.saturating_duration_since(Instant::now());
-        let has_changed = |refused: &SecretString| refused.expose_secret() != secret.expose_secret();
-        if left.is_zero() || trouble.refused_secret.as_ref().is_some_and(has_changed) {
+        if left.is_zero() || trouble.refused.as_ref().is_some_and(|refused| !refused.is(proof)) {
             return None;
         }
         Some(match trouble.error.clone() {
@@ -274,24 +268,6 @@ impl Held {
             ApiError::TokenUnavailable { answer, .. } => ApiError::TokenUnavailable { answer, after: Some(left) },
             error => error,
         })
-    }
-}
-
-/// The client secret or federated token as it is now.
-async fn read(credential: &Credential) -> Result<SecretString, ApiError> {
-    let path = match credential {
-        Credential::Secret(secret) => return Ok(secret.clone()),
-        Credential::SecretFile(path) | Credential::FederatedTokenFile(path) => path.clone(),
-    };
-    let fault = |source: Cause| ApiError::Secret { source };
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(path))
-        .await
-        .map_err(|lost| fault(Arc::new(lost)))?
-        .map_err(|e| fault(Arc::new(e)))?;
-    // Editors and `echo` end a file with a line break that is not part of the secret.
-    match text.trim() {
-        "" => Err(fault(Arc::new(std::io::Error::other("the file is empty")))),
-        secret => Ok(SecretString::from(secret)),
     }
 }
 
@@ -346,7 +322,13 @@ mod tests {
         for (asked, assertion) in stage.token_requests().iter().zip(["first.external.token", "second.external.token"]) {
             let form: Vec<_> = url::form_urlencoded::parse(&asked.body).into_owned().collect();
             let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-            assert_eq!(form[3..], [pair("client_assertion_type", JWT_BEARER), pair("client_assertion", assertion)]);
+            assert_eq!(
+                form[3..],
+                [
+                    pair("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                    pair("client_assertion", assertion)
+                ]
+            );
         }
         assert_eq!(stage.token_requests().len(), 2);
     }

@@ -115,7 +115,7 @@ pub enum ApiError {
     BrokeOff { operation: Operation, source: Cause },
 
     // The token.
-    #[error("read the client secret")]
+    #[error("read the credential")]
     Secret { source: Cause },
     /// The authority is in trouble. Tried again after the backoff.
     #[error("{answer}")]

@@ -14,6 +14,13 @@ use axum::{
 };
 use bytes::Bytes;
 use jiff::Timestamp;
+use openssl::{
+    asn1::Asn1Time,
+    hash::MessageDigest,
+    pkey::{PKey, Private},
+    rsa::Rsa,
+    x509::X509,
+};
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -202,6 +209,17 @@ pub fn listed(uri: &str, id: &str) -> Listed {
 
 pub fn an_hour() -> Window {
     Window::new("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-01T01:00:00Z".parse().unwrap()).unwrap()
+}
+
+/// A certificate that ends in a day, and its key.
+pub fn self_signed() -> (X509, PKey<Private>) {
+    let key = PKey::from_rsa(Rsa::generate(2_048).unwrap()).unwrap();
+    let mut builder = X509::builder().unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    (builder.build(), key)
 }
 
 /// A file of its own for each test, gone with the test.

@@ -55,7 +55,7 @@ mod tests {
         insta::assert_snapshot!(told(&faults), @r"
         the settings have 2 faults:
         AZURE_CLIENT_ID: `me` is not a GUID such as `7f3c1f6e-5a0b-4d5e-9c7a-0c0a17e50001`
-        AZURE_CLIENT_SECRET: is missing; one of secret_file, secret_env and federated_token_file will do
+        AZURE_CLIENT_SECRET: is missing; one of secret_file, secret_env, certificate_file and federated_token_file will do
         ");
     }
 

@@ -82,7 +82,9 @@ impl Kind {
             return read.map_err(|fault| format!("is no expression {fault}"));
         }
         self.parse(text).ok_or_else(|| match self {
-            Self::Later => "is not supported yet; use secret_file, secret_env or federated_token_file".to_owned(),
+            Self::Later => {
+                "is not supported yet; use secret_file, secret_env, certificate_file or federated_token_file".to_owned()
+            }
             _ if self.may_show(text) => format!("`{text}` is not {}", self.describe()),
             _ => format!("is not {}", self.describe()),
         })

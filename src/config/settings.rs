@@ -89,6 +89,9 @@ pub enum Credential {
     Secret(SecretString),
     /// A token of another issuer that the application trusts. Others renew it, so it is read for every request.
     FederatedTokenFile(PathBuf),
+    /// A certificate and its RSA key (PEM), and the file with the password of the key if it is encrypted. Read again
+    /// for every request.
+    Certificate { file: PathBuf, password: Option<PathBuf> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -111,19 +111,21 @@ fn origin(reader: &mut Reader, path: &str, preset: &str, allow_http: bool) -> Ur
 
 fn credential(reader: &mut Reader, group: &str) -> Option<Credential> {
     let path = |key: &str| format!("{group}.{key}");
-    let later = ["certificate_file", "password_file", "managed_identity"].map(path);
-    for key in &later {
-        reader.option(key); // whatever is written there is a fault of its own
+    let later = path("managed_identity");
+    reader.option(&later); // whatever is written there is a fault of its own
+    let ways = ["secret_file", "secret_env", "federated_token_file", "certificate_file"].map(path);
+    let [secret, variable, token, certificate] = &ways;
+    let password = path("password_file");
+    if reader.is_written(&password) && !reader.is_written(certificate) {
+        reader.refuse(&[&password], "is the password of a certificate's key, and there is no certificate_file");
     }
-    let ways = ["secret_file", "secret_env", "federated_token_file"].map(path);
     let written: Vec<&String> = ways.iter().filter(|key| reader.is_written(key)).collect();
-    let [file, variable, token] = &ways;
+    let mut file = |key: &str| Some(PathBuf::from(reader.option(key)?.text()));
     match written[..] {
-        [] if later.iter().any(|key| reader.is_written(key)) => {}
-        [] => reader.refuse(&[file], "is missing; one of secret_file, secret_env and federated_token_file will do"),
-        [key] if key == file => return Some(Credential::SecretFile(PathBuf::from(reader.option(key)?.text()))),
-        [key] if key == token => {
-            return Some(Credential::FederatedTokenFile(PathBuf::from(reader.option(key)?.text())));
+        [key] if key == secret => return Some(Credential::SecretFile(file(key)?)),
+        [key] if key == token => return Some(Credential::FederatedTokenFile(file(key)?)),
+        [key] if key == certificate => {
+            return Some(Credential::Certificate { file: file(key)?, password: file(&password) });
         }
         [_] => {
             let name = reader.option(variable)?.text();
@@ -131,6 +133,11 @@ fn credential(reader: &mut Reader, group: &str) -> Option<Credential> {
                 Some(secret) => return Some(Credential::Secret(SecretString::from(secret))),
                 None => reader.refuse(&[variable], format!("the environment variable `{name}` is not set")),
             }
+        }
+        [] if reader.is_written(&later) => {}
+        [] => {
+            let ways = "one of secret_file, secret_env, certificate_file and federated_token_file will do";
+            reader.refuse(&[secret], format!("is missing; {ways}"));
         }
         [first, second, ..] => {
             let beside = first.rsplit('.').next().unwrap_or(first);

@@ -56,6 +56,8 @@ pub struct TenantScenario {
     pub id: TenantId,
     pub client_id: String,
     pub client_secret: SecretString,
+    /// The certificate (PEM) that the application knows.
+    pub certificate: Option<String>,
     /// Whose tokens the application trusts as well.
     pub federation: Option<Federation>,
     /// What a token must be for; the simulator's own root is accepted as well.
@@ -96,6 +98,7 @@ impl Default for TenantScenario {
             id: TenantId(Uuid::from_u128(0x7f3c_1f6e_5a0b_4d5e_9c7a_0c0a_17e5_0001)),
             client_id: "3d1b6a4e-0f4c-4a56-8a3e-51a0c0a17e02".to_owned(),
             client_secret: SecretString::from("simulated~secret+with/odd=letters"),
+            certificate: None,
             federation: None,
             audience: "https://manage.office.com".to_owned(),
             roles: vec!["ActivityFeed.Read".to_owned(), "ActivityFeed.ReadDlp".to_owned()],

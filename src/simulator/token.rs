@@ -1,7 +1,7 @@
-//! The login service: client credentials with a secret or a federated token, and tokens that look like tokens.
+//! The login service: client credentials with a secret or an assertion, and tokens that look like tokens.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -13,8 +13,8 @@ use url::form_urlencoded;
 
 use super::{
     answer::Answer,
+    assertion,
     random::mix,
-    scenario::Federation,
     server::{Shared, SimTenant},
 };
 
@@ -29,15 +29,24 @@ pub(super) struct Grant {
 
 /// Every token given out and not yet lapsed.
 #[derive(Debug, Default)]
-pub(super) struct Tokens(Mutex<HashMap<String, Grant>>);
+pub(super) struct Tokens {
+    given: Mutex<HashMap<String, Grant>>,
+    /// The `jti` of every assertion that was believed.
+    assertions: Mutex<HashSet<String>>,
+}
 
 impl Tokens {
     pub(super) fn grant(&self, token: &str) -> Option<Grant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).get(token).cloned()
+    }
+
+    /// Whether this is the first assertion with the number.
+    pub(super) fn is_new(&self, jti: &str) -> bool {
+        self.assertions.lock().unwrap_or_else(PoisonError::into_inner).insert(jti.to_owned())
     }
 
     fn keep(&self, token: String, grant: Grant, now: Timestamp) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         tokens.retain(|_, grant| now < grant.expires);
         tokens.insert(token, grant);
     }
@@ -48,6 +57,15 @@ impl Tokens {
 pub(super) enum Version {
     V1,
     V2,
+}
+
+impl Version {
+    fn path(self) -> &'static str {
+        match self {
+            Self::V1 => "",
+            Self::V2 => "/v2.0",
+        }
+    }
 }
 
 /// Answers a token request for the tenant that the URL names.
@@ -81,10 +99,11 @@ fn issue(shared: &Shared, version: Version, tenant: &str, form: &[u8], now: Time
     })?;
     let by = match (field("client_assertion"), field("client_secret")) {
         (Some(assertion), _) => {
-            if field("client_assertion_type") != Some(JWT_BEARER) {
+            if field("client_assertion_type") != Some("urn:ietf:params:oauth:client-assertion-type:jwt-bearer") {
                 return Err(missing("client_assertion_type"));
             }
-            trusted(tenant, assertion, now)?;
+            let endpoint = format!("/{}/oauth2{}/token", tenant.scenario.id, version.path());
+            assertion::check(&shared.tokens, &tenant.scenario, (assertion, &endpoint), now)?;
             BY_ASSERTION
         }
         (None, Some(secret)) if secret == tenant.scenario.client_secret.expose_secret() => BY_SECRET,
@@ -102,57 +121,6 @@ fn issue(shared: &Shared, version: Version, tenant: &str, form: &[u8], now: Time
 /// How the client proved itself, as a token tells it (docs/api/contract.md 2.4).
 const BY_SECRET: &str = "1";
 const BY_ASSERTION: &str = "2";
-
-const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-/// What a federated token is for, in the public cloud.
-const EXCHANGE: &str = "api://AzureADTokenExchange";
-
-/// Whether the application trusts this token of another issuer. What signed it is not looked at.
-///
-/// Source: docs/api/contract.md 2.2, 2.5.
-fn trusted(tenant: &SimTenant, assertion: &str, now: Timestamp) -> Result<(), Refusal> {
-    let refuse = |number, text: &str| Err(Refusal::new(400, "invalid_request", number, text));
-    let Some(federation) = &tenant.scenario.federation else {
-        return refuse(70_021, "No matching federated identity record found for presented assertion.");
-    };
-    let payload = assertion.split('.').nth(1).and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok());
-    let Some(claims) = payload.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok()) else {
-        return refuse(50_027, "JWT token is invalid or malformed.");
-    };
-    let text = |name: &str| claims[name].as_str().unwrap_or_default();
-    let differ_in_case =
-        |registered: &str, name| registered != text(name) && registered.eq_ignore_ascii_case(text(name));
-    if claims["exp"].as_i64().is_none_or(|exp| exp <= now.as_second()) {
-        return refuse(700_024, "Client assertion is not within its valid time range.");
-    }
-    if differ_in_case(&federation.issuer, "iss") || differ_in_case(&federation.subject, "sub") {
-        return refuse(7_002_138, "The assertion differs from the registered record in letter case.");
-    }
-    match () {
-        () if text("iss") != federation.issuer => {
-            refuse(700_211, "No matching record found for presented assertion issuer.")
-        }
-        () if text("aud") != EXCHANGE => refuse(700_212, "No matching record found for presented assertion audience."),
-        () if text("sub") != federation.subject => {
-            refuse(700_213, "No matching record found for presented assertion subject.")
-        }
-        () => Ok(()),
-    }
-}
-
-impl Federation {
-    /// A token as the trusted issuer gives it, with a signature that nobody looks at.
-    pub fn token(&self, expires: Timestamp) -> String {
-        let claims = json!({"iss": self.issuer, "sub": self.subject, "aud": EXCHANGE, "exp": expires.as_second()});
-        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-        format!(
-            "{}.{}.{}",
-            part(&json!({"typ": "JWT", "alg": "RS256"})),
-            part(&claims),
-            URL_SAFE_NO_PAD.encode("signed")
-        )
-    }
-}
 
 /// What the token is to be for; else the missing field, or nothing when `resource` came where it must not.
 fn audience(version: Version, resource: Option<&str>, scope: Option<&str>) -> Result<String, Option<&'static str>> {
@@ -238,7 +206,7 @@ pub(super) fn refused(shared: &Shared, number: u32) -> Answer {
 }
 
 /// A token that is not given, as docs/api/contract.md 2.5 lists them.
-struct Refusal {
+pub(super) struct Refusal {
     status: u16,
     error: &'static str,
     number: u32,
@@ -246,7 +214,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: u16, error: &'static str, number: u32, text: impl Into<String>) -> Self {
+    pub(super) fn new(status: u16, error: &'static str, number: u32, text: impl Into<String>) -> Self {
         Self { status, error, number, text: text.into() }
     }
 

@@ -10,10 +10,12 @@ use o365feed::{
         ThrottleShape, When,
     },
 };
+use openssl::{pkey::PKey, symm::Cipher};
 use serde_json::Value;
 
 use crate::{
     scratch::Scratch,
+    tls::self_signed,
     world::{PATIENCE, World, history, live, metric, published, scenario, stop},
 };
 
@@ -222,5 +224,31 @@ fn a_federated_token_is_enough_and_a_renewed_one_is_found() {
     stop(&mut process);
     let assertion = fs::read_to_string(&file).unwrap();
     assert!(!(process.stderr() + &process.stdout()).contains(&assertion), "the federated token is in the log");
+    world.verdict().is_exactly_once();
+}
+
+#[test]
+fn a_certificate_is_enough_and_its_password_may_come_later() {
+    let (certificate, key) = self_signed("o365feed");
+    let key = PKey::private_key_from_pem(&key).unwrap();
+    let locked = key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_256_cbc(), b"open sesame").unwrap();
+    let mut scenario = scenario(vec![(ContentType::SharePoint, history(10, 10))]);
+    scenario.tenants[0].certificate = Some(String::from_utf8(certificate.clone()).unwrap());
+    let place = Scratch::new("certificate");
+    let (file, password) = (place.path().join("client.pem"), place.path().join("client.password"));
+    fs::write(&file, [certificate, locked].concat()).unwrap();
+    fs::write(&password, "wrong\n").unwrap();
+    let mut world = World::new(scenario);
+    world.set_credential("certificate_file", &file);
+    world.set("tenants[0].credential.password_file", password.display());
+    let mut process = world.start("a");
+    process.wait_until("/readyz says why", PATIENCE, |process| {
+        let page = process.get("/readyz");
+        page.is_ok_and(|(status, page)| status == 503 && page.contains("password_file does not open it"))
+    });
+    fs::write(&password, "open sesame\n").unwrap();
+    world.complete(&mut [&mut process]);
+    stop(&mut process);
+    assert!(!(process.stderr() + &process.stdout()).contains("sesame"), "the password is in the log");
     world.verdict().is_exactly_once();
 }

@@ -17,9 +17,10 @@ pub(super) struct SecretFile {
 
 /// The files that the settings name as secrets.
 pub(super) fn secret_files(settings: &Settings) -> Vec<SecretFile> {
-    let named = settings.tenants.iter().filter_map(|tenant| match &tenant.credential {
-        Credential::SecretFile(path) | Credential::FederatedTokenFile(path) => Some(path.clone()),
-        Credential::Secret(_) => None,
+    let named = settings.tenants.iter().flat_map(|tenant| match &tenant.credential {
+        Credential::SecretFile(path) | Credential::FederatedTokenFile(path) => vec![path.clone()],
+        Credential::Certificate { file, password } => [file].into_iter().chain(password).cloned().collect(),
+        Credential::Secret(_) => Vec::new(),
     });
     // Kafka's own: librdkafka reads the key of TLS from a file.
     let keys = settings.kafka.properties.get("ssl.key.location").map(PathBuf::from);

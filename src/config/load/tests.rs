@@ -73,14 +73,25 @@ fn the_azure_variables_yield_to_what_is_written_for_us() {
 
 #[test]
 fn credentials_that_are_not_built_yet_are_refused_and_not_passed_over() {
-    let env = azure(&[("AZURE_CLIENT_SECRET", ""), ("AZURE_CLIENT_CERTIFICATE_PATH", "/run/x")]);
-    let faults = read(None, env, "h").unwrap_err().to_string();
-    assert_eq!(faults, format!("AZURE_CLIENT_CERTIFICATE_PATH: {LATER}"));
     let faults = from(&tenant("managed_identity: {client_id: x}"), &[]).unwrap_err().to_string();
     assert_eq!(faults, format!("f.yaml:5: tenants[0].credential.managed_identity: {LATER}"));
 }
 
-const LATER: &str = "is not supported yet; use secret_file, secret_env or federated_token_file";
+#[test]
+fn a_certificate_may_have_a_password_and_a_password_needs_a_certificate() {
+    let settings = from(&tenant("{certificate_file: /c.pem, password_file: /p}"), &[]).unwrap();
+    let is_certificate = |credential: &Credential, with: Option<&str>| {
+        matches!(credential,
+        Credential::Certificate { file, password } if file == Path::new("/c.pem") && password.as_deref() == with.map(Path::new))
+    };
+    assert!(is_certificate(&settings.tenants[0].credential, Some("/p")));
+    let env = azure(&[("AZURE_CLIENT_SECRET", ""), ("AZURE_CLIENT_CERTIFICATE_PATH", "/c.pem")]);
+    assert!(is_certificate(&read(None, env, "h").unwrap().tenants[0].credential, None));
+    let faults = from(&tenant("{secret_file: /s, password_file: /p}"), &[]).unwrap_err().to_string();
+    assert!(faults.ends_with("is the password of a certificate's key, and there is no certificate_file"), "{faults}");
+}
+
+const LATER: &str = "is not supported yet; use secret_file, secret_env, certificate_file or federated_token_file";
 
 #[test]
 fn what_kubernetes_injects_for_workload_identity_is_a_credential() {

@@ -1,6 +1,14 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use openssl::{
+    hash::MessageDigest,
+    rsa::Padding,
+    sign::{RsaPssSaltlen, Signer},
+    x509::X509,
+};
+use serde_json::json;
 
 use super::*;
+use crate::api::stage::self_signed;
 
 async fn ask(world: &World, tenant: &str, version: &str, form: &[(&str, &str)]) -> (u16, Value) {
     let url = world.sim.api_root().join(&format!("{tenant}/oauth2{version}/token")).unwrap();
@@ -76,6 +84,65 @@ fn decode(part: &str) -> Value {
 }
 
 #[tokio::test]
+async fn s2_s5_an_assertion_is_believed_once_and_only_from_the_certificates_key() {
+    let (certificate, key) = self_signed();
+    let (stranger, _) = self_signed();
+    let pem = String::from_utf8(certificate.to_pem().unwrap()).unwrap();
+    let world = World::of(TenantScenario { certificate: Some(pem), ..tenant() }).await;
+    let now = world.sim.now().as_second();
+    let endpoint = format!("{}{}/oauth2/v2.0/token", world.sim.api_root(), tenant().id);
+    let signed = |jti: &str, change: &dyn Fn(&mut Value, &mut Value)| {
+        let thumbprint = |of: &X509| URL_SAFE_NO_PAD.encode(of.digest(MessageDigest::sha256()).unwrap());
+        let mut header =
+            json!({"typ": "JWT", "alg": "PS256", "x5t#S256": thumbprint(&certificate), "other": thumbprint(&stranger)});
+        let id = &tenant().client_id;
+        let mut claims = json!({"aud": endpoint, "iss": id, "sub": id, "jti": jti, "nbf": now - 60, "exp": now + 60});
+        change(&mut header, &mut claims);
+        let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let text = format!("{}.{}", part(&header), part(&claims));
+        let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+        signer.set_rsa_padding(Padding::PKCS1_PSS).unwrap();
+        signer.set_rsa_pss_saltlen(RsaPssSaltlen::DIGEST_LENGTH).unwrap();
+        let signature = signer.sign_oneshot_to_vec(text.as_bytes()).unwrap();
+        format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let cut = |assertion: String| assertion[..assertion.len() - 8].to_owned() + "AAAAAAAA";
+    let cases = [
+        (signed("1", &|_, _| {}), 0),
+        (signed("1", &|_, _| {}), 50_013),
+        (cut(signed("2", &|_, _| {})), 700_027),
+        (signed("3", &|header, _| header["x5t#S256"] = header["other"].clone()), 700_027),
+        (signed("4", &|_, claims| claims["aud"] = json!("https://elsewhere.example/token")), 50_013),
+        (signed("5", &|_, claims| claims["sub"] = json!("somebody else")), 50_013),
+        (signed("6", &|_, claims| claims["exp"] = json!(now - 1)), 700_024),
+        (signed("7", &|_, claims| claims["nbf"] = json!(now + 60)), 700_024),
+        (signed("8", &|_, claims| claims["iss"] = json!("another issuer")), 70_021),
+    ];
+    for (assertion, number) in cases {
+        asserted(&world, &assertion, JWT_BEARER, number).await;
+    }
+}
+
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Asks with this assertion, and expects this refusal; 0 for none.
+async fn asserted(world: &World, assertion: &str, kind: &str, number: u64) {
+    let form = [
+        ("grant_type", "client_credentials"),
+        ("client_id", &tenant().client_id),
+        ("scope", "https://manage.office.com/.default"),
+        ("client_assertion_type", kind),
+        ("client_assertion", assertion),
+    ];
+    let (status, body) = ask(world, &tenant().id.to_string(), "/v2.0", &form).await;
+    assert_eq!((status == 200, body["error_codes"][0].as_u64().unwrap_or(0)), (number == 0, number), "{body}");
+    if number == 0 {
+        let payload = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
+        assert_eq!(decode(payload)["appidacr"], "2");
+    }
+}
+
+#[tokio::test]
 async fn s2_a_federated_token_is_compared_letter_by_letter() {
     let federation = Federation {
         issuer: "https://oidc.example/Cluster".to_owned(),
@@ -88,31 +155,18 @@ async fn s2_a_federated_token_is_compared_letter_by_letter() {
         other.token(world.sim.now() + SignedDuration::from_secs(60))
     };
     let lapsed = federation.token(world.sim.now());
-    let wrong_type = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:saml2-bearer");
-    let right_type = ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+    let saml = "urn:ietf:params:oauth:client-assertion-type:saml2-bearer";
     let cases = [
-        (other(&|_| {}), right_type, 0),
-        (other(&|_| {}), wrong_type, 900_144),
-        (lapsed, right_type, 700_024),
-        ("no.token.".to_owned(), right_type, 50_027),
-        (other(&|is| is.issuer.push('x')), right_type, 700_211),
-        (other(&|is| is.subject.push('x')), right_type, 700_213),
-        (other(&|is| is.issuer = is.issuer.to_lowercase()), right_type, 7_002_138),
+        (other(&|_| {}), JWT_BEARER, 0),
+        (other(&|_| {}), saml, 900_144),
+        (lapsed, JWT_BEARER, 700_024),
+        ("no.token.".to_owned(), JWT_BEARER, 50_027),
+        (other(&|is| is.issuer.push('x')), JWT_BEARER, 700_211),
+        (other(&|is| is.subject.push('x')), JWT_BEARER, 700_213),
+        (other(&|is| is.issuer = is.issuer.to_lowercase()), JWT_BEARER, 7_002_138),
     ];
     for (assertion, kind, number) in cases {
-        let form = [
-            ("grant_type", "client_credentials"),
-            ("client_id", &tenant().client_id),
-            ("scope", "https://manage.office.com/.default"),
-            kind,
-            ("client_assertion", &assertion),
-        ];
-        let (status, body) = ask(&world, &tenant().id.to_string(), "/v2.0", &form).await;
-        assert_eq!((status == 200, body["error_codes"][0].as_u64().unwrap_or(0)), (number == 0, number), "{body}");
-        if number == 0 {
-            let payload = body["access_token"].as_str().unwrap().split('.').nth(1).unwrap();
-            assert_eq!(decode(payload)["appidacr"], "2");
-        }
+        asserted(&world, &assertion, kind, number).await;
     }
 }
 
