@@ -21,28 +21,41 @@ fn everything_that_is_mounted_is_there() {
     let mut mounted: Vec<&str> = Vec::new();
     for (name, service) in compose["services"].as_mapping().unwrap() {
         let volumes = service.as_mapping_get("volumes").map(strings).unwrap_or_default();
-        // `./here:/there:ro`, and `${VARIABLE:-./here}:/there:ro`; without a dot it is a volume of the engine's.
-        let here = volumes.iter().filter_map(|volume| {
-            let volume = volume.split_once(":-").map_or(*volume, |(_, fallback)| fallback);
-            volume.starts_with("./").then(|| volume.split([':', '}']).next().unwrap())
-        });
         let before = mounted.len();
-        mounted.extend(here);
+        // Without a dot it is a volume of the engine's.
+        mounted.extend(volumes.into_iter().map(outside).filter(|path| path.starts_with("./")));
         let is_ours_to_give =
             ["o365feed", "prometheus", "grafana", "logstash", "connect"].contains(&name.as_str().unwrap());
         assert!(!is_ours_to_give || mounted.len() > before, "nothing is mounted by {name:?}");
     }
-    mounted.extend(compose["secrets"].as_mapping().unwrap().values().map(|secret| secret["file"].as_str().unwrap()));
+    mounted.extend(
+        compose["secrets"].as_mapping().unwrap().values().map(|secret| outside(secret["file"].as_str().unwrap())),
+    );
     assert!(mounted.len() > 8, "{mounted:?}");
     let missing: Vec<_> = mounted.into_iter().filter(|path| !of_project(path).exists()).collect();
     assert!(missing.is_empty(), "{missing:?} are not there");
 
     // Prometheus calls the connector by the name that it has in compose, and the place of the dashboards is told twice.
-    let asked = fs::read_to_string(of_project("deploy/prometheus/prometheus.yml")).unwrap();
-    let listen = fs::read_to_string(of_project(SETTINGS)).unwrap();
+    let asked = read("deploy/prometheus/prometheus.yml");
+    let listen = read(SETTINGS);
     assert!(asked.contains("[\"o365feed:9365\"]") && listen.contains("listen: 0.0.0.0:9365\n"), "{asked}");
-    let provider = fs::read_to_string(of_project("deploy/grafana/provisioning/dashboards/o365feed.yaml")).unwrap();
+    let provider = read("deploy/grafana/provisioning/dashboards/o365feed.yaml");
     assert!(provider.contains("path: /var/lib/grafana/dashboards\n"), "{provider}");
+}
+
+/// As docs/deploy.md says it: take away what is the simulator's, and the rest is for a tenant of one's own.
+#[test]
+fn the_settings_of_compose_serve_a_tenant_of_ones_own() {
+    let (settings, text) = (read(SETTINGS), text());
+    let is_simulators = |line: &str| ["api_root:", "authority:", "allow_http:"].iter().any(|key| line.contains(key));
+    let own: Vec<&str> = settings.lines().filter(|line| !is_simulators(line)).collect();
+    assert_eq!(settings.lines().count() - own.len(), 3);
+    let secret = secret(&parsed(&text));
+    let check = Launch::o365feed(["config", "check"])
+        .env("O365FEED_TENANTS__0__CREDENTIAL__SECRET_FILE", secret.to_str().unwrap());
+    let mut check = Process::start(check, &own.join("\n"));
+    assert_eq!(check.wait_exit(PATIENCE), 0, "{}", check.stderr());
+    assert!(check.stdout().starts_with("ok: 1 tenant, 5 sources, kafka kafka:9092"), "{}", check.stdout());
 }
 
 #[test]
@@ -104,10 +117,16 @@ fn connector_and_simulator_work_together_with_the_files_of_compose() {
 
 /// The file of the secret, which the settings look for where the engine puts it.
 fn secret(compose: &Yaml<'_>) -> PathBuf {
-    let settings = fs::read_to_string(of_project(SETTINGS)).unwrap();
+    let settings = read(SETTINGS);
     let [name] = strings(&compose["services"]["o365feed"]["secrets"])[..] else { panic!("one secret") };
     assert!(settings.contains(&format!("secret_file: /run/secrets/{name} ")), "the settings look elsewhere");
-    of_project(compose["secrets"][name]["file"].as_str().unwrap())
+    of_project(outside(compose["secrets"][name]["file"].as_str().unwrap()))
+}
+
+/// `./here` of `./here:/there:ro`, `${VARIABLE:-./here}:/there:ro` and `${VARIABLE:-./here}`.
+fn outside(mounted: &str) -> &str {
+    let path = mounted.split_once(":-").map_or(mounted, |(_, fallback)| fallback);
+    path.split([':', '}']).next().unwrap()
 }
 
 fn strings<'a>(sequence: &'a Yaml<'_>) -> Vec<&'a str> {
@@ -115,7 +134,11 @@ fn strings<'a>(sequence: &'a Yaml<'_>) -> Vec<&'a str> {
 }
 
 fn text() -> String {
-    fs::read_to_string(of_project("docker-compose.yml")).unwrap()
+    read("docker-compose.yml")
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(of_project(path)).unwrap()
 }
 
 fn parsed(text: &str) -> Yaml<'_> {
