@@ -1,6 +1,11 @@
-//! `docker-compose.yml`: what it mounts is there, and the pair of connector and simulator works with the files it gives them.
+//! `docker-compose.yml`: what it mounts is there, who waits for whom, and the pair of connector and simulator works with the files
+//! it gives them.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+};
 
 use saphyr::{LoadableYamlNode, Yaml};
 
@@ -41,6 +46,86 @@ fn everything_that_is_mounted_is_there() {
     assert!(asked.contains("[\"o365feed:9365\"]") && listen.contains("listen: 0.0.0.0:9365\n"), "{asked}");
     let provider = read("deploy/grafana/provisioning/dashboards/o365feed.yaml");
     assert!(provider.contains("path: /var/lib/grafana/dashboards\n"), "{provider}");
+}
+
+#[test]
+fn each_service_waits_for_those_that_it_needs() {
+    let text = text();
+    let compose = parsed(&text);
+    let services: BTreeMap<&str, &Yaml<'_>> = compose["services"]
+        .as_mapping()
+        .unwrap()
+        .iter()
+        .map(|(name, service)| (name.as_str().unwrap(), service))
+        .collect();
+    let mut edges = BTreeSet::new();
+    for (&name, &service) in &services {
+        for (other, until) in awaited(service) {
+            // What the service says itself, or else what it has in common with others.
+            let own = services.get(other).unwrap_or_else(|| panic!("{name} waits for {other}, which is no service"));
+            let says = |key: &str| own.as_mapping_get(key).or_else(|| own.as_mapping_get("<<")?.as_mapping_get(key));
+            let is_asked =
+                own.as_mapping_get("healthcheck").is_some_and(|check| check.as_mapping_get("test").is_some());
+            let is_begun_again =
+                says("restart").is_some_and(|when| ["always", "unless-stopped"].contains(&when.as_str().unwrap()));
+            match until {
+                "service_healthy" => assert!(is_asked, "{name} waits for {other}, whose health nobody looks at"),
+                "service_completed_successfully" => {
+                    assert!(!is_begun_again, "{name} waits for the end of {other}, which has none");
+                }
+                "service_started" => {}
+                other => panic!("{name} waits until {other}"),
+            }
+            edges.insert((name, other, until));
+        }
+    }
+    let is_always_there = |name: &str| services[name].as_mapping_get("profiles").is_none();
+    let always: Vec<_> = edges.iter().copied().filter(|(name, ..)| is_always_there(name)).collect();
+    assert_eq!(
+        always,
+        [
+            ("grafana", "prometheus", "service_healthy"),
+            ("o365feed", "kafka", "service_healthy"),
+            ("o365feed", "simulator", "service_healthy"),
+            // It has to see a connector that is not well.
+            ("prometheus", "o365feed", "service_started"),
+            ("tail", "o365feed", "service_healthy"),
+        ]
+    );
+    for reader in ["logstash", "connect"] {
+        let awaits_topics = edges.contains(&(reader, "o365feed", "service_healthy"));
+        assert!(awaits_topics, "{reader} may start before its topics are there");
+    }
+}
+
+#[test]
+fn the_worker_for_splunk_reads_as_the_one_that_is_shipped() {
+    let (here, shipped) =
+        (properties("deploy/compose/connect.properties"), properties("deploy/splunk/worker.properties"));
+    for key in ["key.converter", "value.converter", "consumer.isolation.level", "config.providers"] {
+        assert!(here.contains_key(key), "{key} is not set");
+    }
+    assert_eq!(here["consumer.isolation.level"], "read_committed");
+    for (key, value) in here.iter().filter(|(key, _)| !["bootstrap.servers", "plugin.path"].contains(&key.as_str())) {
+        let as_shipped = shipped.get(key).is_none_or(|other| other == value);
+        assert!(as_shipped, "{key}: {value} here, {} there", shipped[key]);
+    }
+    let only_here: Vec<_> = here.keys().filter(|key| !shipped.contains_key(*key)).collect();
+    assert_eq!(only_here, ["offset.storage.file.filename"], "what is set here only");
+
+    let (text, splunk) = (text(), read("deploy/compose/splunk.yml"));
+    let (compose, splunk) = (parsed(&text), parsed(&splunk));
+    let inputs =
+        splunk["splunk"]["conf"].as_sequence().unwrap().iter().find(|part| part["key"].as_str() == Some("inputs"));
+    let input = &inputs.unwrap()["value"]["content"]["http://o365feed"];
+    let environment = &compose["services"]["connect"]["environment"];
+    assert_eq!(environment["SPLUNK_HEC_TOKEN"].as_str(), input["token"].as_str(), "the token that Splunk takes");
+    let connector: serde_json::Value = serde_json::from_str(&read("deploy/splunk/splunk-connect.json")).unwrap();
+    assert_eq!(
+        connector["config"]["splunk.indexes"].as_str(),
+        input["index"].as_str(),
+        "the index that the token may write to"
+    );
 }
 
 /// As docs/deploy.md says it: take away what is the simulator's, and the rest is for a tenant of one's own.
@@ -127,6 +212,20 @@ fn secret(compose: &Yaml<'_>) -> PathBuf {
 fn outside(mounted: &str) -> &str {
     let path = mounted.split_once(":-").map_or(mounted, |(_, fallback)| fallback);
     path.split([':', '}']).next().unwrap()
+}
+
+/// Who waits for whom until when: `depends_on` of `service`.
+fn awaited<'a>(service: &'a Yaml<'_>) -> Vec<(&'a str, &'a str)> {
+    let edges = service.as_mapping_get("depends_on").map(|edges| edges.as_mapping().unwrap());
+    let edges = edges.into_iter().flatten();
+    edges.map(|(name, edge)| (name.as_str().unwrap(), edge["condition"].as_str().unwrap())).collect()
+}
+
+/// The keys and values of a file of Java's properties.
+fn properties(path: &str) -> BTreeMap<String, String> {
+    let text = read(path);
+    let lines = text.lines().filter_map(|line| line.split_once('=').filter(|_| !line.starts_with('#')));
+    lines.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn strings<'a>(sequence: &'a Yaml<'_>) -> Vec<&'a str> {
