@@ -22,10 +22,10 @@ ENV SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH \
     CFLAGS="-ffile-prefix-map=/usr/local/cargo=/cargo -ffile-prefix-map=/target=/build" \
     CXXFLAGS="-ffile-prefix-map=/usr/local/cargo=/cargo -ffile-prefix-map=/target=/build" \
     RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo --remap-path-prefix=/target=/build --remap-path-prefix=/src=/o365feed"
+# What was built is not kept for the next time: cargo goes by the time of the sources, and would take an older commit for built.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/target \
     cargo build --profile dist --locked --bin o365feed && \
-    /tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 --target all --override-filename sbom && \
+    /tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 --override-filename sbom && \
     sh deploy/image/lay.sh /target/dist/o365feed sbom.json /image
 
 FROM gcr.io/distroless/cc-debian12:nonroot

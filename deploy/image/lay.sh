@@ -7,3 +7,5 @@ install -D -m 0755 "$program" "$root/usr/bin/o365feed"
 install -D -m 0644 LICENSE "$root/usr/share/doc/o365feed/LICENSE"
 install -D -m 0644 "$sbom" "$root/usr/share/sbom/o365feed.cdx.json"
 install -d -m 0755 "$root/etc/o365feed"
+# Else the files' times would be those of the build, and two builds never the same.
+find "$root" -mindepth 1 -exec touch -h -d "@${SOURCE_DATE_EPOCH:-0}" {} +

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,6 +21,8 @@ const LIBRARIES: [&str; 5] =
     ["ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libgcc_s.so.1", "libm.so.6"];
 /// Where that base has its certificate authorities.
 const AUTHORITIES: &str = "etc/ssl/certs/ca-certificates.crt";
+/// The time of the commit, as the Dockerfile is told it.
+const COMMITTED: i64 = 1_700_000_000;
 
 #[test]
 fn the_program_runs_as_nobody_in_a_root_with_nothing_but_its_libraries() {
@@ -31,17 +33,23 @@ fn the_program_runs_as_nobody_in_a_root_with_nothing_but_its_libraries() {
         everything(root),
         ["etc/o365feed", "usr/bin/o365feed", "usr/share/doc/o365feed/LICENSE", "usr/share/sbom/o365feed.cdx.json"]
     );
+    for path in below(root) {
+        let laid = fs::metadata(&path).unwrap();
+        let path = path.display();
+        assert_eq!(
+            laid.mode() & 0o022,
+            0,
+            "{path} can be written to: the root is not read-only for whoever runs the image"
+        );
+        assert_eq!(laid.mtime(), COMMITTED, "{path} has the time of the build: another build gives another image");
+    }
+
     base(root);
     let settings = root.join("etc/o365feed/o365feed.yaml");
     fs::copy(of_project("deploy/compose/o365feed.yaml"), settings).unwrap();
     let secret = root.join("run/secrets/client_secret");
     fs::create_dir_all(secret.parent().unwrap()).unwrap();
     fs::copy(of_project("deploy/compose/client_secret"), secret).unwrap();
-    for path in everything(root) {
-        let mode = fs::metadata(root.join(&path)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o022, 0, "{path} can be written to: the root is not read-only for whoever runs the image");
-    }
-
     let (code, told, _) = within(root, &["version"]);
     assert_eq!((code, told.starts_with("o365feed ")), (0, true), "{told}");
     let (code, told, fault) = within(root, &["config", "check", "--config", "/etc/o365feed/o365feed.yaml"]);
@@ -55,10 +63,12 @@ fn the_program_runs_as_nobody_in_a_root_with_nothing_but_its_libraries() {
 #[test]
 fn both_stages_have_the_same_debian_and_the_versions_are_those_of_the_project() {
     let dockerfile = read("Dockerfile");
-    let from: Vec<&str> = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+    let from = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM "));
+    // Without the digest that whoever builds may have pinned, and the stage's name.
+    let from: Vec<&str> = from.map(|base| base.split(['@', ' ']).next().unwrap()).collect();
     let [build, last] = from[..] else { panic!("two stages: {from:?}") };
     // The program takes the glibc of where it runs, which must not be older than where it was linked. Bookworm is Debian 12.
-    assert!(build.starts_with("rust:") && build.ends_with("-bookworm AS build"), "{build}");
+    assert!(build.starts_with("rust:") && build.ends_with("-bookworm"), "{build}");
     assert_eq!(last, "gcr.io/distroless/cc-debian12:nonroot");
     let rust: Vec<u32> = numbers(build.split([':', '-']).nth(1).unwrap());
     assert!(rust >= numbers(env!("CARGO_PKG_RUST_VERSION")), "{build} is older than Cargo.toml allows");
@@ -112,6 +122,7 @@ fn lay(root: &Path) {
     let sbom = root.with_extension("sbom");
     fs::write(&sbom, "{}").unwrap();
     let mut lay = Command::new("sh");
+    lay.env("SOURCE_DATE_EPOCH", COMMITTED.to_string());
     lay.arg("deploy/image/lay.sh").arg(env!("CARGO_BIN_EXE_o365feed")).arg(&sbom).arg(root);
     let done = lay.current_dir(of_project(".")).status().unwrap();
     fs::remove_file(sbom).unwrap();
@@ -144,7 +155,7 @@ fn copy(from: &Path, to: &Path) {
 fn within(root: &Path, args: &[&str]) -> (i32, String, String) {
     let mut launch = Launch::o365feed(args.iter().copied());
     let root = root.as_os_str().to_owned();
-    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let (program, before) = match is_root {
         true => ("chroot", vec![format!("--userspec={NOBODY}").into(), root]),
         false => ("unshare", vec!["--user".into(), "--map-root-user".into(), "chroot".into(), root]),
@@ -158,19 +169,21 @@ fn within(root: &Path, args: &[&str]) -> (i32, String, String) {
 
 /// Files and empty directories below `directory`, in order.
 fn everything(directory: &Path) -> Vec<String> {
-    let mut found = Vec::new();
+    let found = below(directory);
+    let is_empty = |path: &Path| !path.is_dir() || fs::read_dir(path).unwrap().next().is_none();
+    let ends = found.iter().filter(|path| is_empty(path));
+    ends.map(|path| path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+/// Files and directories below `directory`, in order.
+fn below(directory: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
     let mut left = vec![directory.to_owned()];
     while let Some(path) = left.pop() {
-        let inner: Vec<PathBuf> = match path.is_dir() {
-            true => fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect(),
-            false => Vec::new(),
-        };
-        if inner.is_empty() {
-            found.push(path.strip_prefix(directory).unwrap().to_str().unwrap().to_owned());
-        }
-        left.extend(inner);
+        let inner: Vec<PathBuf> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        left.extend(inner.iter().filter(|path| path.is_dir()).cloned());
+        found.extend(inner);
     }
-    found.sort();
     found
 }
 
