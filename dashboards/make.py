@@ -20,10 +20,12 @@ SOURCE = "{{tenant}} {{content_type}}"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Upper bounds of green and yellow: the objective is ten minutes.
 LATE = [300, 600]
+# Below every value. What lies below it is no value, and has no colour.
+LEAST = -10**9
 
 
-def panel(title, description, unit, *queries, kind="timeseries", width=12, height=8, runbook="alarms", steps=None, most=None):
-    """`queries` are (expression, legend); `steps` where yellow and red begin, downwards when they fall."""
+def panel(title, description, unit, *queries, kind="timeseries", width=12, height=8, runbook="alarms", steps=None, most=None, text="auto"):
+    """`queries` are (expression, legend); `steps` where yellow and red begin, downwards when they fall; `text` what a number shows."""
     custom = {"fillOpacity": 10, "showPoints": "never", "spanNulls": False} if kind == "timeseries" else {}
     defaults = {"unit": unit, "custom": custom, "thresholds": thresholds(steps)}
     if unit != "dtdurations":
@@ -40,7 +42,7 @@ def panel(title, description, unit, *queries, kind="timeseries", width=12, heigh
         "datasource": DATASOURCE,
         "gridPos": {"w": width, "h": height},
         "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": options(kind),
+        "options": options(kind, text),
         "links": [{"title": "Runbook", "url": f"${{docs}}/runbook.md#{runbook}", "targetBlank": True}],
         "targets": [target(at, expr, legend, kind) for at, (expr, legend) in enumerate(queries)],
     }
@@ -61,21 +63,20 @@ def target(at, expr, legend, kind):
 
 def thresholds(steps):
     if steps is None:
-        return {"mode": "absolute", "steps": [{"color": "green", "value": None}]}
-    yellow, red = steps
-    if yellow < red:
-        colors = [("green", None), ("yellow", yellow), ("red", red)]
+        colors = [("green", LEAST)]
+    elif steps[0] < steps[1]:
+        colors = [("green", LEAST), ("yellow", steps[0]), ("red", steps[1])]
     else:
-        colors = [("red", None), ("yellow", red), ("green", yellow)]
-    return {"mode": "absolute", "steps": [{"color": color, "value": value} for color, value in colors]}
+        colors = [("red", LEAST), ("yellow", steps[1]), ("green", steps[0])]
+    return {"mode": "absolute", "steps": [{"color": color, "value": value} for color, value in [("text", None), *colors]]}
 
 
-def options(kind):
+def options(kind, text):
     if kind == "timeseries":
         legend = {"displayMode": "table", "placement": "bottom", "showLegend": True, "calcs": ["lastNotNull", "max"]}
         return {"legend": legend, "tooltip": {"mode": "multi", "sort": "desc"}}
     reduce = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-    return {"reduceOptions": reduce, "colorMode": "value", "graphMode": "none", "textMode": "auto", "justifyMode": "auto"}
+    return {"reduceOptions": reduce, "colorMode": "value", "graphMode": "none", "textMode": text, "justifyMode": "auto"}
 
 
 def stat(title, description, unit, expr, **more):
@@ -87,6 +88,12 @@ def quantiles(metric, labels, by=(), legend=""):
     by = ", ".join(("le", *by))
     rate = f"sum by ({by}) (rate({metric}_bucket{{{labels}}}[$__rate_interval]))"
     return [(f"histogram_quantile({q}, {rate})", f"{word} {legend}".strip()) for q, word in ((0.5, "median"), (0.99, "99 %"))]
+
+
+def all_gaps(labels):
+    """In the time shown. What a process counted before it was first scraped is no increase: of one that started in that time all counts."""
+    gaps, young = f"o365feed_gaps_total{{{labels}}}", "time() - process_start_time_seconds < $__range_s"
+    return f"sum(({gaps} and on (job, namespace, instance) ({young})) > 0 or increase({gaps}[$__range]))"
 
 
 def row(title):
@@ -106,7 +113,7 @@ def freshness(labels):
 
 
 def watermark(labels):
-    return panel("Watermark age", "Age of the moment before which everything has been listed. After a start it begins at a week, and falls while the past is listed again.", "s",
+    return panel("Watermark age", "Age of the moment before which everything has been listed. A new source begins at a week, and falls while it catches up.", "s",
                  (f"max by (tenant, content_type) (o365feed_watermark_age_seconds{{{labels}}})", SOURCE), steps=[1800, 3600], runbook="stale")
 
 
@@ -143,7 +150,7 @@ def contents(labels):
 
 
 def gaps(labels):
-    return panel("Gaps", "What could not be had, by reason. Each is named in the gaps topic.", "short",
+    return panel("Gaps", "What could not be had, by reason. Each is named in the gaps topic. What a process met before it was first scraped is in the sum only.", "short",
                  (f"sum by (reason) (increase(o365feed_gaps_total{{{labels}}}[$__rate_interval]))", "{{reason}}"), runbook="gap")
 
 
@@ -178,7 +185,7 @@ def errors(labels):
 
 
 def token(labels):
-    return panel("Token", "Time left of the access token in use. A new one comes before it ends.", "dtdurations",
+    return panel("Token", "Time left of the access token in use, 0 where there is none. A new one comes before it ends.", "dtdurations",
                  (f"min by (tenant) (o365feed_token_expires_in_seconds{{{labels}}})", "{{tenant}}"), steps=[600, 300], runbook="tokenexpiring")
 
 
@@ -201,14 +208,13 @@ OVERVIEW = [
     row("Now"),
     stat("Delivered age", "The worst of all tenants and types. The objective is ten minutes.", "s",
          f"max(o365feed_delivered_age_seconds{{{TENANT}}})", steps=LATE, runbook="fallingbehind"),
-    stat("On time", "Share of the time shown in which everything was delivered within ten minutes.", "percentunit",
-         f"avg(avg_over_time((o365feed_delivered_age_seconds{{{TENANT}}} <= bool 600)[$__range:1m]))", steps=[0.99, 0.95], most=1, runbook="fallingbehind"),
+    stat("On time", "Share of the time shown in which everything was delivered within ten minutes. Time in which no process showed anything is left out.", "percentunit",
+         f"avg_over_time((max(o365feed_delivered_age_seconds{{{TENANT}}}) <= bool 600)[$__range:1m])", steps=[0.99, 0.95], most=1, runbook="fallingbehind"),
     stat("Backlog", "Contents that are listed and not yet settled.", "short", f"sum(o365feed_backlog_contents{{{TENANT}}})", runbook="nearexpiry"),
     stat("Time to expiry", "Until the first waiting content is lost.", "dtdurations",
          f"min(o365feed_oldest_backlog_expires_in_seconds{{{TENANT}}})", steps=[302400, 60480], runbook="nearexpiry"),
-    stat("Gaps", "In the time shown. Each is named in the gaps topic.", "short",
-         f"sum(increase(o365feed_gaps_total{{{TENANT}}}[$__range]))", steps=[0.5, 1], runbook="gap"),
-    panel("Processes", "By version.", "short", (f"count by (version) (o365feed_build_info{{{JOB}}})", "{{version}}"), kind="stat", width=4, height=4, runbook="restartedoften"),
+    stat("Gaps", "In the time shown. Each is named in the gaps topic.", "short", all_gaps(TENANT), steps=[0.5, 1], runbook="gap"),
+    panel("Processes", "By version.", "short", (f"count by (version) (o365feed_build_info{{{JOB}}})", "{{version}}"), kind="stat", width=4, height=4, runbook="restartedoften", text="value_and_name"),
     row("Late?"),
     delivered(TENANT), freshness(TENANT), watermark(TENANT), backlog(TENANT),
     row("Throughput"),
@@ -260,7 +266,7 @@ KAFKA = [
     row("Processes"),
     panel("Memory", "Resident. The ledger is the part that grows with the tenants.", "bytes", (f"process_resident_memory_bytes{{{INSTANCE}}}", "{{instance}}"), runbook="restartedoften"),
     panel("Processor", "Cores in use.", "short", (f"rate(process_cpu_seconds_total{{{INSTANCE}}}[$__rate_interval])", "{{instance}}"), runbook="nearexpiry"),
-    panel("Starts", "In the time shown.", "short", (f"changes(process_start_time_seconds{{{INSTANCE}}}[$__range])", "{{instance}}"), kind="stat", runbook="restartedoften", steps=[1, 4]),
+    panel("Starts", "In the time shown.", "short", (f"changes(process_start_time_seconds{{{INSTANCE}}}[$__range])", "{{instance}}"), kind="stat", runbook="restartedoften", steps=[1, 4], text="value_and_name"),
 ]
 
 ONE_TENANT = [
@@ -269,8 +275,8 @@ ONE_TENANT = [
     stat("Backlog", "Contents that are listed and not yet settled.", "short", f"sum(o365feed_backlog_contents{{{TENANT}}})", runbook="nearexpiry"),
     stat("Time to expiry", "Until the first waiting content is lost.", "dtdurations", f"min(o365feed_oldest_backlog_expires_in_seconds{{{TENANT}}})", steps=[302400, 60480], runbook="nearexpiry"),
     stat("Pace", "Share of the quota that the pace allows.", "percentunit", f"min(o365feed_pace_ratio{{{TENANT}}})", steps=[0.5, 0.2], most=1, runbook="throttled"),
-    stat("Gaps", "In the time shown.", "short", f"sum(increase(o365feed_gaps_total{{{TENANT}}}[$__range]))", steps=[0.5, 1], runbook="gap"),
-    panel("Served by", "The process that owns the tenant's partition.", "short", (f"count by (instance) (o365feed_watermark_age_seconds{{{TENANT}}})", "{{instance}}"), kind="stat", width=4, height=4, runbook="notserved"),
+    stat("Gaps", "In the time shown.", "short", all_gaps(TENANT), steps=[0.5, 1], runbook="gap"),
+    panel("Served by", "The process that owns the tenant's partition. Empty when none does.", "short", (f"count by (instance) (o365feed_watermark_age_seconds{{{TENANT}}})", "{{instance}}"), kind="stat", width=4, height=4, runbook="notserved", text="name"),
     row("Late?"),
     delivered(TENANT), freshness(TENANT), watermark(TENANT), backlog(TENANT), expiry(TENANT), gaps(TENANT),
     row("Throughput"),
@@ -298,8 +304,8 @@ def variable(name, label, query, many=True):
 def variables(names):
     job = variable("job", "Job", "label_values(o365feed_build_info, job)")
     all_of_them = {
-        "tenants": variable("tenant", "Tenant", f"label_values(o365feed_watermark_age_seconds{{{JOB}}}, tenant)"),
-        "tenant": variable("tenant", "Tenant", f"label_values(o365feed_watermark_age_seconds{{{JOB}}}, tenant)", many=False),
+        "tenants": variable("tenant", "Tenant", f"label_values(o365feed_listings_total{{{JOB}}}, tenant)"),
+        "tenant": variable("tenant", "Tenant", f"label_values(o365feed_listings_total{{{JOB}}}, tenant)", many=False),
         "instances": variable("instance", "Process", f"label_values(o365feed_build_info{{{JOB}}}, instance)"),
     }
     return [

@@ -142,9 +142,8 @@ impl Auth {
             return Ok(Arc::clone(token));
         }
         let renewed = self.renew().await;
-        if let Some(token) = renewed.as_ref().ok().or(held.as_ref()) {
-            self.meter.token_expires_in(token.left());
-        }
+        let in_hand = renewed.as_ref().ok().or(held.as_ref());
+        self.meter.token_expires_in(in_hand.map_or(Duration::ZERO, |token| token.left()));
         renewed.or_else(|error| held.filter(|token| token.is_usable()).ok_or(error))
     }
 
@@ -389,6 +388,27 @@ mod tests {
         later(301).await;
         stage.api.check_token().await.unwrap_err();
         assert_eq!(stage.token_requests().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_token_that_is_not_there_has_no_time_left() {
+        let calls = AtomicU16::new(0);
+        let stage =
+            Stage::new(move |asked, _| match calls.fetch_add(u16::from(asked.is_for_a_token()), Ordering::SeqCst) {
+                0 => aadsts(401, "invalid_client", 7_000_215),
+                1 if asked.is_for_a_token() => token("t", 1000),
+                _ if asked.is_for_a_token() => reply(503, &[], ""),
+                _ => reply(401, &[], ""),
+            })
+            .await;
+        stage.api.check_token().await.unwrap_err();
+        assert_eq!(stage.meter.token_seconds(), Some(0.0), "never one");
+        later(301).await;
+        stage.api.check_token().await.unwrap();
+        assert!(stage.meter.token_seconds() > Some(900.0), "{:?}", stage.meter.token_seconds());
+        // The API refuses it, and the authority has no other.
+        stage.api.subscriptions().await.unwrap_err();
+        assert_eq!(stage.meter.token_seconds(), Some(0.0));
     }
 
     #[tokio::test]

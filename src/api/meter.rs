@@ -67,7 +67,7 @@ impl Meter {
         self.pace.with_label_values(&[&self.tenant]).set(pace.ratio());
     }
 
-    /// How long the token in hand still lasts.
+    /// How long the token in hand still lasts; zero where there is none.
     pub fn token_expires_in(&self, left: Duration) {
         self.token_expires_in.with_label_values(&[&self.tenant]).set(left.as_secs_f64());
     }
@@ -104,6 +104,13 @@ impl Meter {
 
     pub fn pace_ratio(&self) -> f64 {
         self.pace.with_label_values(&[&self.tenant]).get()
+    }
+
+    /// `None` while nothing was told of it.
+    pub fn token_seconds(&self) -> Option<f64> {
+        use prometheus::core::Collector;
+
+        self.token_expires_in.collect()[0].get_metric().first().map(|metric| metric.get_gauge().get_value())
     }
 
     pub fn refusals(&self) -> u64 {

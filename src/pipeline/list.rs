@@ -113,13 +113,9 @@ struct Following<D, A> {
 
 impl<D: Desk, A: Append> Following<D, A> {
     async fn run(&self) -> ListingEnds {
-        let TenantLister { tenant, metrics, .. } = &self.lister;
-        for kind in &tenant.content_types {
-            metrics.init_source(&tenant.name, *kind);
-        }
         self.await_token().await;
         let missing = self.not_subscribed().await;
-        let sources = tenant.content_types.iter().map(|&kind| {
+        let sources = self.lister.tenant.content_types.iter().map(|&kind| {
             let source = SourceLister::new(self, kind);
             Box::pin(source.follow(missing.contains(&kind)))
         });

@@ -171,7 +171,7 @@ async fn list_what_is_ours(
                 if let Some(stop) = partitions.remove(&partition) {
                     stop.cancel();
                 }
-                common.forget_tenants(partition);
+                common.forget_state(partition);
             }
         }
         while listers.try_join_next().is_some() {}
@@ -208,11 +208,11 @@ fn lister(
 }
 
 impl Common {
-    /// Two processes that both report a tenant would make sums and maxima lie.
-    fn forget_tenants(&self, partition: i32) {
+    /// Two processes that both show a tenant's state would make sums and maxima lie.
+    fn forget_state(&self, partition: i32) {
         let count = self.settings.kafka.partitions;
         let gone =
             self.settings.tenants.iter().filter(|tenant| crate::kafka::partition_of(tenant.id, count) == partition);
-        gone.for_each(|tenant| self.metrics.forget_tenant(&tenant.name));
+        gone.for_each(|tenant| self.metrics.forget_state(&tenant.name));
     }
 }

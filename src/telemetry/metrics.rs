@@ -203,7 +203,7 @@ impl Metrics {
             ),
             token_expires_in_seconds: r.gauges(
                 "token_expires_in_seconds",
-                "Time left of the access token in use, in seconds.",
+                "Time left of the access token in use, in seconds; 0 where there is none.",
                 &["tenant"],
             ),
             webhook_requests_total: r.counters(
@@ -297,30 +297,9 @@ impl Metrics {
         self.throttle_wait_seconds_total.with_label_values(&[tenant]);
     }
 
-    /// Removes all series of a tenant: when its partition moves on, two processes must not both report it.
-    pub fn forget_tenant(&self, tenant: &str) {
-        self.forget_state(tenant);
-        for counters in [
-            &self.listings_total,
-            &self.contents_total,
-            &self.records_published_total,
-            &self.record_bytes_published_total,
-            &self.records_duplicate_total,
-            &self.records_filtered_total,
-            &self.records_without_id_total,
-            &self.webhook_missed_total,
-            &self.gaps_total,
-            &self.api_requests_total,
-            &self.api_errors_total,
-            &self.throttled_total,
-        ] {
-            forget(counters, tenant);
-        }
-        forget(&self.throttle_wait_seconds_total, tenant);
-    }
-
     /// Removes the gauges of a tenant that nobody here knows anything of at this moment: an age that stands still, while time goes
-    /// on, looks well. What was counted stays counted.
+    /// on, looks well; and when its partition moves on, two processes must not both show it. What was counted stays: a counter
+    /// that began anew above 0 would hide its first increments from `increase()`.
     pub fn forget_state(&self, tenant: &str) {
         for gauges in [
             &self.freshness_seconds,

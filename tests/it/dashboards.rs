@@ -6,7 +6,7 @@ use o365feed::{
     domain::ContentType,
     simulator::{ContentFault, Damage, Failure, Faults, Operation, Rule, SourceScenario, ThrottleShape, When},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     process::Process,
@@ -121,6 +121,7 @@ impl Query {
         let mut expression = self.expression.clone();
         let values = [
             ("$__rate_interval", "1m"),
+            ("$__range_s", "300"),
             ("$__range", "5m"),
             ("$job", "o365feed"),
             ("$tenant", "contoso"),
@@ -156,6 +157,8 @@ fn queries() -> Vec<Query> {
             let place = format!("{}: {}", text(&board["uid"]), text(&panel["title"]));
             assert!(!text(&panel["description"]).is_empty(), "{place}: no description");
             assert!(!text(&panel["fieldConfig"]["defaults"]["unit"]).is_empty(), "{place}: no unit");
+            let base = &panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0];
+            assert_eq!(*base, json!({"color": "text", "value": null}), "{place}: no value is neither good nor bad");
             let targets = panel["targets"].as_array().unwrap();
             assert!(!targets.is_empty(), "{place}: no query");
             queries.extend(targets.iter().map(|target| {

@@ -99,6 +99,19 @@ fn an_internal_error_that_asks_for_an_hour_does_not_cost_an_hour() {
 }
 
 #[test]
+fn a_listing_that_gets_no_answer_is_seen_to_age() {
+    let world = World::new(scenario(vec![(ContentType::SharePoint, history(10, 10))]));
+    let mut process = world.start("a");
+    let age = |process: &_| metric(process, "o365feed_watermark_age_seconds", &[]);
+    process.wait_until("it has caught up", PATIENCE, |process| 0.0 < age(process) && age(process) < 5.0);
+    let rule = Rule { on: Some(Operation::Content), failure: Failure::Silence, when: When::Always };
+    world.simulator().control().set_faults(Faults { rules: vec![rule], ..Faults::default() });
+    // One window is asked for all the while.
+    process.wait_until("the watermark is older", PATIENCE, |process| 10.0 < age(process));
+    stop(&mut process);
+}
+
+#[test]
 fn expired_and_oversize_and_unreadable_contents_are_named_gaps() {
     const LIMIT: usize = 128 * 1_024;
     let kind = ContentType::SharePoint;

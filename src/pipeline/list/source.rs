@@ -78,7 +78,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
             let Some(waiting) = waiting else { return ListingEnds::LostPartition };
             let now = Timestamp::now();
             let step = self.planner.next_step(now, waiting.pending);
-            self.show(now);
+            self.tell_desk();
             match step {
                 Step::RestUntil(until) => sleep(until_then(now, until)).await,
                 Step::List { pass, window } => {
@@ -253,11 +253,7 @@ impl<'a, D: Desk, A: Append> SourceLister<'a, D, A> {
     }
 
     /// How far the listing has come, and whether time was lost for good.
-    fn show(&mut self, now: Timestamp) {
-        let (tenant, kind) = self.labels();
-        let age = now.duration_since(self.planner.listed_to()).max(SignedDuration::ZERO);
-        let gauges = &self.shared.lister.metrics.watermark_age_seconds;
-        gauges.with_label_values(&[tenant, kind]).set(age.as_secs_f64());
+    fn tell_desk(&mut self) {
         let lost = self.planner.take_lost().map(|(from, to)| UnlistedSpan { from, to });
         let progress = Progress { listed_to: self.planner.accounted_to(), lost };
         self.shared.lister.desk.progress(self.source, progress);

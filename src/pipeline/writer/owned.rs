@@ -149,9 +149,14 @@ impl Owned {
         }
     }
 
+    /// Everything of the source that became available before it is listed, by us or by an owner before us, or told as lost.
+    pub fn listed_to(&self, source: &Source) -> Option<Timestamp> {
+        self.progress.get(source).map(SourceProgress::listed_to)
+    }
+
     /// Everything of the source that became available before it is published, or named as a gap. Looks at all that waits.
     pub fn delivered_to(&self, source: &Source) -> Option<Timestamp> {
-        let listed_to = self.progress.get(source)?.listed_to();
+        let listed_to = self.listed_to(source)?;
         // Nothing is known yet of when a claimed content was created; a window begins where listing had come to.
         let claimed = self.claims.get(source).into_iter().flat_map(HashMap::values).flatten().min().copied();
         let waiting = self.never_settled(source).map(|content| content.created).min();
@@ -286,6 +291,7 @@ mod tests {
         assert_eq!(owned.delivered_to(&source()), Some(at(220)), "it waits");
         owned.read(1, late, Recheck::Off);
         assert_eq!(owned.delivered_to(&source()), Some(at(150)), "one that came late");
+        assert_eq!(owned.listed_to(&source()), Some(at(300)), "listing goes on");
         assert_eq!(owned.oldest_expiry(&source()), Some(at(1_150)));
 
         while let Some(attempt) = owned.backlog.start_next(at(300), |_| true) {

@@ -106,9 +106,14 @@ impl Writer {
                 let age = now.duration_since(*newest).as_secs_f64();
                 metrics.freshness_seconds.with_label_values(&labels).set(age);
             }
-            if let Some(to) = owned.delivered_to(source) {
+            let ages = [
+                (&metrics.watermark_age_seconds, owned.listed_to(source)),
+                (&metrics.delivered_age_seconds, owned.delivered_to(source)),
+            ];
+            for (gauges, to) in ages {
+                let Some(to) = to else { continue };
                 let age = now.duration_since(to).max(SignedDuration::ZERO).as_secs_f64();
-                metrics.delivered_age_seconds.with_label_values(&labels).set(age);
+                gauges.with_label_values(&labels).set(age);
             }
             let ledger = &owned.ledgers[source];
             metrics.ledger_ids.with_label_values(&labels).set(count(ledger.ids()));
