@@ -22,6 +22,9 @@ type Alert = (String, String);
 
 const KIND: ContentType = ContentType::SharePoint;
 
+/// A variable with a secret that is not the tenant's.
+const WRONG: &str = "WRONG_CLIENT_SECRET";
+
 #[test]
 fn every_alert_fires_under_its_fault() {
     let mut prometheus = Prometheus::start(&shortened(&fs::read_to_string(shipped().join("alerts.yaml")).unwrap()));
@@ -34,13 +37,14 @@ fn every_alert_fires_under_its_fault() {
     world.set("kafka.partitions", 1);
     world.set("kafka.transaction_timeout", "5s");
     world.set("listing.start_from", "now");
+    world.export(WRONG, "a-wrong-secret-of-the-tests");
 
     // One that never reached Kafka, and one with a wrong secret.
     let mut process = world.start_with("a", &[("kafka.bootstrap_servers", nowhere().to_string())]);
     prometheus.watch(&[&process]);
     fires(&prometheus, &mut left, "NotServed critical contoso");
     process.kill9();
-    let mut process = world.start_with_secret("a", "a-wrong-secret-of-the-tests");
+    let mut process = world.start_with("a", &[("tenants[0].credential.secret_env", WRONG.to_owned())]);
     prometheus.watch(&[&process]);
     fires(&prometheus, &mut left, "TokenExpiring critical");
     process.kill9();
