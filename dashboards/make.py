@@ -138,9 +138,10 @@ def volume(labels):
 
 
 def left_out(labels):
-    each = [("duplicate", "came again"), ("filtered", "filtered"), ("without_id", "without an id")]
+    each = [("o365feed_records_duplicate_total", "came again"), ("o365feed_records_filtered_total", "filtered"),
+            ("o365feed_records_without_id_total", "without an id")]
     return panel("Records left out, or without an id", "Repeats and filtered records are not published. A record without a usable id is published, and known by its bytes.", "cps",
-                 *[(f"sum(rate(o365feed_records_{name}_total{{{labels}}}[$__rate_interval]))", word) for name, word in each])
+                 *[(f"sum(rate({name}{{{labels}}}[$__rate_interval]))", word) for name, word in each])
 
 
 def contents(labels):
